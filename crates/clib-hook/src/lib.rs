@@ -1,0 +1,1 @@
+//! Redirects the function calls that a loaded shared object makes to other objects.

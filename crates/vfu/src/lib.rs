@@ -1,0 +1,1 @@
+//! vfio-user in safe Rust: protocol, server, client.
