@@ -42,7 +42,10 @@ def argument(kind: Any, given: Any, where: str) -> tuple[tuple[str, object], obj
     if code and code in _SIGNED + _UNSIGNED + "?":
         number = getattr(given, "value", given)
         number = number[0] if isinstance(number, bytes) else int(number)
-        return ("integer", kind(number).value & _MASK if code not in "c?" else number), None
+        return (
+            "integer",
+            kind(number).value & _MASK if code not in "c?" else number,
+        ), None
     if code in _ADDRESSES or issubclass(kind, (_POINTER, _FUNCTION)):
         address, alive = _address(kind, given, where)
         return ("integer", address & _MASK), alive

@@ -21,7 +21,7 @@ class ScriptError(AssertionError):
         received: the bytes that came instead of the expected ones, else ``None``.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - one for each attribute, as the native side gives them
         self,
         message: str,
         step: int,
@@ -129,7 +129,13 @@ def duration(nanoseconds: float) -> str:
 
 
 def _count(figure: float | None) -> str:
-    return "-" if figure is None else f"{figure:,.4g}" if figure < 1e4 else f"{figure:,.0f}"
+    return (
+        "-"
+        if figure is None
+        else f"{figure:,.4g}"
+        if figure < 1e4
+        else f"{figure:,.0f}"
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,7 @@ script keeps the Python objects alive but closes and frees nothing.
 from __future__ import annotations
 
 import ctypes
-from typing import TYPE_CHECKING, Any, Protocol, Union
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from pytest_clib import _native
 from pytest_clib._arguments import argument, result_kind
@@ -46,8 +46,10 @@ class HasFileno(Protocol):
         """The descriptor."""
 
 
-Descriptor = Union[int, HasFileno, Value]
-Data = Union[bytes, bytearray, memoryview, ctypes.Structure, ctypes.Array, Field]
+Descriptor: TypeAlias = int | HasFileno | Value
+Data: TypeAlias = (
+    bytes | bytearray | memoryview | ctypes.Structure | ctypes.Array[Any] | Field
+)
 
 
 class Script:
@@ -65,7 +67,10 @@ class Script:
     """
 
     def __init__(
-        self, name: str = "script", *, on_result: Callable[[ScriptResult], None] | None = None
+        self,
+        name: str = "script",
+        *,
+        on_result: Callable[[ScriptResult], None] | None = None,
     ) -> None:
         self.name = name
         self._on_result = on_result
@@ -94,11 +99,17 @@ class Script:
         """
         passed = [self._descriptor(each) for each in fds]
         if len(passed) > 253:
-            raise ValueError(f"{len(passed)} descriptors: the kernel passes 253 at most")
+            raise ValueError(
+                f"{len(passed)} descriptors: the kernel passes 253 at most"
+            )
         return self._add("send", self._descriptor(fd), self._bytes(data), passed)
 
     def call(
-        self, function: Any, *args: Any, expect: int | None = None, errno: int | None = None
+        self,
+        function: Any,
+        *args: Any,
+        expect: int | None = None,
+        errno: int | None = None,
     ) -> Script:
         """Calls a ctypes function.
 
@@ -135,9 +146,13 @@ class Script:
             self._alive.append(alive)
         self._alive.append(function)
         expected = None if expect is None else (expect, errno)
-        return self._add("call", address, name, result_kind(function, name), natives, expected)
+        return self._add(
+            "call", address, name, result_kind(function, name), natives, expected
+        )
 
-    def recv(self, fd: Descriptor, length: int, *, expect: Data | Sequence[Data] = b"") -> Script:
+    def recv(
+        self, fd: Descriptor, length: int, *, expect: Data | Sequence[Data] = b""
+    ) -> Script:
         """Receives exactly ``length`` bytes.
 
         Args:
@@ -201,7 +216,9 @@ class Script:
             if len(error.args) == 6:
                 raise ScriptError(*error.args) from None
             raise
-        result = _result(name or self.name, threads, max(len(instances), threads), figures)
+        result = _result(
+            name or self.name, threads, max(len(instances), threads), figures
+        )
         if self._on_result is not None:
             self._on_result(result)
         return result
@@ -211,9 +228,13 @@ class Script:
         self._native = None
         return self
 
-    def _numbers(self, instances: Sequence[Mapping[str, int | HasFileno]]) -> list[list[int]]:
+    def _numbers(
+        self, instances: Sequence[Mapping[str, int | HasFileno]]
+    ) -> list[list[int]]:
         if self._names and not instances:
-            raise ValueError(f"the script uses {self._names}: run(instances=[...]) must give them")
+            raise ValueError(
+                f"the script uses {self._names}: run(instances=[...]) must give them"
+            )
         rows = []
         for position, given in enumerate(instances):
             missing = [name for name in self._names if name not in given]
@@ -237,7 +258,9 @@ class Script:
             self._names.append(name)
         return ("instance", self._names.index(name))
 
-    def _bytes(self, data: Data | Sequence[Data]) -> tuple[bytes, list[tuple[int, int, object]]]:
+    def _bytes(
+        self, data: Data | Sequence[Data]
+    ) -> tuple[bytes, list[tuple[int, int, object]]]:
         parts = data if isinstance(data, (list, tuple)) else [data]
         fixed = bytearray()
         fields = []
@@ -251,7 +274,12 @@ class Script:
 
 
 def compare(
-    a: Script, b: Script, *, pairs: int = 31, slice_seconds: float = 0.02, **options: Any
+    a: Script,
+    b: Script,
+    *,
+    pairs: int = 31,
+    slice_seconds: float = 0.02,
+    **options: Any,
 ) -> Comparison:
     """Runs two scripts in turn in short slices, so that a noisy machine disturbs both alike.
 
@@ -270,7 +298,9 @@ def compare(
         one = first.run(seconds=slice_seconds, **options)
         two = second.run(seconds=slice_seconds, **options)
         of_a, of_b = (one, two) if first is a else (two, one)
-        ratios.append((of_a.seconds / of_a.operations) / (of_b.seconds / of_b.operations))
+        ratios.append(
+            (of_a.seconds / of_a.operations) / (of_b.seconds / of_b.operations)
+        )
     return compare_ratios(a.name, b.name, ratios)
 
 
@@ -292,7 +322,9 @@ _COPIED = (
 )
 
 
-def _result(name: str, threads: int, instances: int, figures: dict[str, Any]) -> ScriptResult:
+def _result(
+    name: str, threads: int, instances: int, figures: dict[str, Any]
+) -> ScriptResult:
     operations = figures["operations"]
 
     def per_operation(count: int | None) -> float | None:
