@@ -1,0 +1,1 @@
+"""The Python suite of libvfio-user: plain ctypes under pytest."""
