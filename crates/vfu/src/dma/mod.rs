@@ -1,0 +1,360 @@
+//! The client's memory: its DMA regions, translation of I/O virtual addresses, direct access, and the dirty page log.
+//!
+//! # Threads
+//!
+//! A [`Dma`] may be cloned and used from any thread. It has two kinds of functions:
+//!
+//! * *Changes* (`add`, `remove`, `start_logging`, `stop_logging`, `check_report`, `report`) belong to one thread, that of
+//!   the context. A second thread that tries at the same time gets [`Error::Busy`]; nothing breaks.
+//! * Everything else may run on any thread at any time, also while another changes the table. It takes no lock,
+//!   and translation writes to no memory that another thread reads, so that it scales.
+//!
+//! No function calls back. Removal has two phases for that reason: find the region, run its unregister callback (the
+//! region still translates), then [`remove`](Dma::remove) it by its [`RegionId`].
+//!
+//! # Design, and what keeps it sound
+//!
+//! Three parts, each with its own argument in its file:
+//!
+//! 1. `tree`: a B+ tree from addresses to region handles, read under a sequence lock. Nodes consist of atomics and are
+//!    never given back while the table lives, so a reader that races with a change reads stale numbers, never freed
+//!    memory; it follows a pointer only after it has validated that nothing changed since it began.
+//! 2. `slots`: one slot per region, recycled but never given back. Its state word holds a generation, so that a stale
+//!    handle is recognised, and a count of pins. Whoever touches the region's memory, file or bitmap on the table's behalf
+//!    holds a pin; a removed region's resources are released by the last pin, so neither side waits for the other.
+//! 3. `bitmap` and `logging`: words of dirty bits, set with an atomic OR and fetched with an atomic AND, or, while a
+//!    region has no pins, with plain copies under a short freeze that keeps new pins away.
+//!
+//! # Memory of the client
+//!
+//! It can change at any time. It is only ever touched through raw pointers; no reference to it is made. A client that
+//! truncates a mapped file makes the next access a SIGBUS: no library can prevent that, and the copy functions
+//! here are the only place where this crate touches mapped memory.
+
+mod error;
+mod types;
+
+use core::mem::MaybeUninit;
+use core::ptr::NonNull;
+
+pub use error::Error;
+pub use types::{
+    Access, Added, Direct, DmaInfo, Located, LogRange, NewRegion, PROT_READ, PROT_WRITE, RegionId,
+    RegionInfo, Segment,
+};
+
+/// Largest region, in bytes: 8 TiB.
+pub const MAX_REGION_SIZE: u64 = 8 << 40;
+/// Smallest page size of the dirty log, in bytes.
+pub const MIN_LOG_PAGE_SIZE: u64 = 512;
+/// Most bytes that the dirty bitmaps of one table may take together: enough for 32 TiB in pages of 4 KiB.
+pub const MAX_BITMAP_BYTES: u64 = 1 << 30;
+/// Most bytes of bitmap in one report, so that the reply with its headers stays below 1 MiB.
+pub const MAX_REPORT_BYTES: usize = (1 << 20) - 64;
+
+/// The DMA regions of one context. A handle: clones share the table; the last one releases it.
+#[derive(Clone, Debug)]
+pub struct Dma {
+    max_regions: usize,
+}
+
+impl Dma {
+    /// An empty table for at most `max_regions` regions (0: no region can ever be added). Memory grows with use.
+    ///
+    /// # Errors
+    /// [`Error::NoMemory`].
+    pub fn new(max_regions: usize) -> Result<Self, Error> {
+        Ok(Self { max_regions })
+    }
+
+    /// Most regions that the table takes.
+    #[must_use]
+    pub fn max_regions(&self) -> usize {
+        self.max_regions
+    }
+
+    /// Regions in the table now.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        0
+    }
+
+    /// Whether there are no regions.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    // ---- changes: the context's thread ----
+
+    /// Adds a region and maps it if its access says so. The descriptor is consumed, also on errors.
+    ///
+    /// Blocks as long as `fstat` and `mmap` on the client's file do.
+    ///
+    /// # Errors
+    /// In this order: [`Error::TooLarge`] (ENOSPC); [`Error::Empty`], [`Error::Wraps`], [`Error::BadProt`],
+    /// [`Error::BadFd`] (EINVAL); [`Error::Differs`] or [`Error::Overlap`] (EINVAL); [`Error::TooMany`] (EINVAL);
+    /// [`Error::Stat`]; [`Error::SmallerThanPage`] (EINVAL) and [`Error::BitmapLimit`] (ENOMEM) while logging;
+    /// [`Error::Map`] with the errno of `mmap`; [`Error::NoMemory`]. [`Error::Busy`] first of all.
+    pub fn add(&self, region: NewRegion) -> Result<Added, Error> {
+        drop(region);
+        Err(Error::NoMemory)
+    }
+
+    /// Removes a region: it no longer translates, entries that refer to it are stale, and its mapping, descriptor
+    /// and bitmap are released, now or by the last access that is under way on another thread.
+    ///
+    /// # Errors
+    /// [`Error::Stale`] if it is gone already; [`Error::Busy`].
+    pub fn remove(&self, id: RegionId) -> Result<(), Error> {
+        Err(Error::Stale { handle: id.0.get() })
+    }
+
+    // ---- look-up: any thread ----
+
+    /// The region with exactly this base and size.
+    ///
+    /// # Errors
+    /// [`Error::NoRegion`] (ENOENT).
+    pub fn find_exact(&self, iova: u64, size: u64) -> Result<RegionId, Error> {
+        Err(Error::NoRegion { iova, size })
+    }
+
+    /// The region with the lowest address.
+    #[must_use]
+    pub fn first(&self) -> Option<RegionId> {
+        None
+    }
+
+    /// The region with the next higher address; also when `after` has just been removed by another thread: then `None`.
+    #[must_use]
+    pub fn next(&self, after: RegionId) -> Option<RegionId> {
+        let _ = after;
+        None
+    }
+
+    /// What is known about a region.
+    ///
+    /// # Errors
+    /// [`Error::Stale`].
+    pub fn info(&self, id: RegionId) -> Result<RegionInfo, Error> {
+        Err(Error::Stale { handle: id.0.get() })
+    }
+
+    /// The region's `vfu_dma_info_t`, at an address that is valid and unchanging until the region is removed. For C
+    /// callbacks; the table does not read what a callback may scribble into it, except the mapping's address and length
+    /// at removal.
+    ///
+    /// # Errors
+    /// [`Error::Stale`].
+    pub fn c_info(&self, id: RegionId) -> Result<NonNull<DmaInfo>, Error> {
+        Err(Error::Stale { handle: id.0.get() })
+    }
+
+    // ---- scatter-gather: any thread ----
+
+    /// Translates `[iova, iova + len)` into one entry per region touched, in ascending order.
+    ///
+    /// Returns how many entries the range needs. If that is more than `out` holds, the first `out.len()` are
+    /// filled (C: `-(n) - 1`). `len == 0` needs none, wherever it is. With [`PROT_WRITE`] in `prot`, the regions
+    /// that got an entry must allow writing; [`PROT_READ`] is not checked here.
+    ///
+    /// # Errors
+    /// [`Error::NotCovered`] (ENOENT) or [`Error::Forbidden`] (EACCES), whichever comes at the lower address.
+    pub fn translate(
+        &self,
+        iova: u64,
+        len: u64,
+        prot: u32,
+        out: &mut [MaybeUninit<Segment>],
+    ) -> Result<usize, Error> {
+        let _ = (len, prot, out);
+        Err(Error::NotCovered { iova })
+    }
+
+    /// [`translate`](Self::translate) into memory of a C caller.
+    ///
+    /// # Errors
+    /// As `translate`.
+    ///
+    /// # Safety
+    /// `out` must be valid for writing `max` entries, aligned to 8, and used by nobody else during the call. It may be
+    /// null or dangling if `max` is 0.
+    pub unsafe fn translate_raw(
+        &self,
+        iova: u64,
+        len: u64,
+        prot: u32,
+        out: *mut Segment,
+        max: usize,
+    ) -> Result<usize, Error> {
+        let _ = (len, prot, out, max);
+        Err(Error::NotCovered { iova })
+    }
+
+    /// Address and length of an entry's memory in this process. Valid until the region is removed: the caller has
+    /// to stop using it when its unregister callback returns.
+    ///
+    /// # Errors
+    /// [`Error::Stale`], [`Error::OutOfBounds`] (EINVAL); [`Error::NotMapped`] (EFAULT).
+    pub fn segment_to_iovec(&self, segment: &Segment) -> Result<(NonNull<u8>, usize), Error> {
+        Err(Error::Stale {
+            handle: segment.handle,
+        })
+    }
+
+    /// Whether the entry's region is mapped. False for stale entries.
+    #[must_use]
+    pub fn is_mappable(&self, segment: &Segment) -> bool {
+        self.segment_to_iovec(segment).is_ok()
+    }
+
+    /// Checks an entry and says where it lies, to ask the client for it by message.
+    ///
+    /// # Errors
+    /// [`Error::Stale`], [`Error::OutOfBounds`] (EINVAL).
+    pub fn locate(&self, segment: &Segment) -> Result<Located, Error> {
+        Err(Error::Stale {
+            handle: segment.handle,
+        })
+    }
+
+    // ---- direct access: any thread ----
+
+    /// Reads an entry's bytes into `to`, which has exactly the entry's length.
+    ///
+    /// A region that is removed meanwhile stays readable until the call is done. Blocks as long as the client's file
+    /// does.
+    ///
+    /// # Errors
+    /// [`Error::BufferSize`], [`Error::Stale`], [`Error::OutOfBounds`] (EINVAL); [`Error::Forbidden`] (EACCES) if a
+    /// mapped region cannot be read; [`Error::Io`] (EIO).
+    pub fn read(&self, segment: &Segment, to: &mut [u8]) -> Result<Direct, Error> {
+        let _ = to;
+        Err(Error::Stale {
+            handle: segment.handle,
+        })
+    }
+
+    /// [`read`](Self::read) into memory of a C caller, which may itself be shared with the client.
+    ///
+    /// # Errors
+    /// As `read`.
+    ///
+    /// # Safety
+    /// `to` must be valid for writing `segment.length` bytes.
+    pub unsafe fn read_raw(&self, segment: &Segment, to: *mut u8) -> Result<Direct, Error> {
+        let _ = to;
+        Err(Error::Stale {
+            handle: segment.handle,
+        })
+    }
+
+    /// Writes `from`, which has exactly the entry's length, to the entry's memory, then marks it dirty if logging.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read), and first [`Error::ReadOnlySegment`] (EPERM) if the entry was translated without
+    /// [`PROT_WRITE`].
+    pub fn write(&self, segment: &Segment, from: &[u8]) -> Result<Direct, Error> {
+        let _ = from;
+        Err(Error::Stale {
+            handle: segment.handle,
+        })
+    }
+
+    /// [`write`](Self::write) from memory of a C caller, which may itself be shared with the client.
+    ///
+    /// # Errors
+    /// As `write`.
+    ///
+    /// # Safety
+    /// `from` must be valid for reading `segment.length` bytes.
+    pub unsafe fn write_raw(&self, segment: &Segment, from: *const u8) -> Result<Direct, Error> {
+        let _ = from;
+        Err(Error::Stale {
+            handle: segment.handle,
+        })
+    }
+
+    /// Marks an entry's pages dirty, after they were written through [`segment_to_iovec`](Self::segment_to_iovec).
+    /// Nothing to do, hence success, if the entry is not writeable, its region not logged (message regions never
+    /// are), or logging off.
+    ///
+    /// # Errors
+    /// While logging: [`Error::Stale`], [`Error::OutOfBounds`] (EINVAL).
+    pub fn mark_dirty(&self, segment: &Segment) -> Result<(), Error> {
+        Err(Error::Stale {
+            handle: segment.handle,
+        })
+    }
+
+    // ---- dirty page log: the context's thread ----
+
+    /// Starts to log pages of `page_size` bytes in `ranges` (none: everywhere), also for regions added later.
+    ///
+    /// Message regions are not logged: their writes pass through the client. While logging, the same page size
+    /// adds its ranges to those logged.
+    ///
+    /// # Errors
+    /// [`Error::PageSize`], [`Error::PageSizeDiffers`], [`Error::BadRange`], [`Error::SmallerThanPage`] (EINVAL);
+    /// [`Error::BitmapLimit`], [`Error::NoMemory`] (ENOMEM); [`Error::Busy`].
+    pub fn start_logging(&self, page_size: u64, ranges: &[LogRange]) -> Result<(), Error> {
+        let _ = ranges;
+        Err(Error::PageSize { page_size })
+    }
+
+    /// Stops logging and forgets all dirty pages. Succeeds also when logging is off.
+    ///
+    /// # Errors
+    /// [`Error::Busy`].
+    pub fn stop_logging(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// Bytes of a logged page; `None` when logging is off.
+    #[must_use]
+    pub fn logging_page_size(&self) -> Option<u64> {
+        None
+    }
+
+    /// Bytes of bitmap that a report of `length` bytes in pages of `page_size` has: a bit a page, in whole 64-bit words.
+    /// Pure arithmetic, so that a request can be checked before anything else is known.
+    ///
+    /// # Errors
+    /// [`Error::PageSize`] if it is 0; [`Error::ReportTooLong`] above [`MAX_REPORT_BYTES`].
+    pub fn report_size(length: u64, page_size: u64) -> Result<usize, Error> {
+        Err(Error::ReportTooLong { length, page_size })
+    }
+
+    /// All checks of [`report`](Self::report) except that of the buffer; returns the bytes that its buffer needs.
+    ///
+    /// # Errors
+    /// In this order: [`Error::NotCovered`] (ENOENT); [`Error::ReportStart`] (ENOTSUP); [`Error::NotLogging`],
+    /// [`Error::PageSize`], [`Error::ReportTooShort`], [`Error::ReportTooLong`], [`Error::NotLogged`] (EINVAL).
+    pub fn check_report(&self, iova: u64, length: u64, page_size: u64) -> Result<usize, Error> {
+        let _ = (length, page_size);
+        Err(Error::NotCovered { iova })
+    }
+
+    /// Fetches and clears the dirty bits of `[iova, iova + length)`: bit k of `out` (little-endian words) stands for the
+    /// `page_size` bytes from `iova + k * page_size` on. `out` is overwritten whole.
+    ///
+    /// The range may span regions, start in the middle of one (at a multiple of `page_size`), and `page_size` may be
+    /// smaller or larger than the log's. Message and unlogged regions in it contribute zeros. A report from a region's
+    /// base within that region also returns (and clears) the pages after the range that share its last 64-bit word.
+    /// A logged page that is only partly in the range stays dirty.
+    ///
+    /// # Errors
+    /// As [`check_report`](Self::check_report); [`Error::BufferSize`] (EINVAL) if `out` is not as long as it says,
+    /// before `NotLogged`.
+    pub fn report(
+        &self,
+        iova: u64,
+        length: u64,
+        page_size: u64,
+        out: &mut [u8],
+    ) -> Result<(), Error> {
+        let _ = (length, page_size, out);
+        Err(Error::NotCovered { iova })
+    }
+}
