@@ -1,1 +1,27 @@
-//! The `PyO3` module `pytest_clib._native`.
+//! The `PyO3` module `pytest_clib._native`: types in, types out, no logic.
+//!
+//! The only crate that knows both Python and the engine. [`hook`] and [`symbolize`] hand through `clib-hook`, [`abi`]
+//! hands through `clib-abi`, and [`walk`] turns the live objects of the interpreter into words and buffers, so that
+//! `clib-hook` can tell what is lost without knowing Python. What the module exports is declared in
+//! `python/pytest_clib/_native.pyi`, and a test compares the two.
+#![allow(
+    clippy::needless_pass_by_value,
+    reason = "PyO3 hands extracted arguments over by value"
+)]
+
+use pyo3::prelude::*;
+
+mod abi;
+mod error;
+mod hook;
+mod symbolize;
+mod walk;
+
+/// The native half of pytest-clib.
+#[pymodule]
+fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    hook::register(module)?;
+    symbolize::register(module)?;
+    walk::register(module)?;
+    abi::register(module)
+}
