@@ -1,0 +1,313 @@
+//! The context of one emulated device: what it consists of, and the life of its connection.
+//!
+//! 1. A context belongs to one thread at a time (`Send`, not `Sync`). [`Dma`] and [`Irqs`] are its parts for other threads.
+//! 2. Callbacks may call anything here. What they can reach lies in cells, or behind borrows that end inside one
+//!    function; only the session, which `attach`, `run`, `device_quiesced` and `shutdown` need, stays borrowed while
+//!    a request is served, and these four are refused then.
+//! 3. Nothing allocates while a request is served, except what the request itself asks for (a region to be mapped,
+//!    a buffer for a message above 4 KiB).
+
+mod setup;
+
+use core::cell::{Cell, OnceCell, RefCell};
+use core::fmt;
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use crate::device::Device;
+use crate::dma::Dma;
+use crate::error::{Errno, Error, Result};
+use crate::irq::Irqs;
+use crate::log::{Level, Logger};
+use crate::migration::MigrationState;
+use crate::pci::{self, Function};
+use crate::region::{self, SharedFd};
+use crate::session::Session;
+use crate::transport::Link;
+
+/// Whether calls wait for the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// [`Context::attach`] waits for a client, [`Context::run`] serves until something fails.
+    Blocking,
+    /// Neither ever waits, whatever the client does.
+    NonBlocking,
+}
+
+/// What [`Context::run`] and [`Context::device_quiesced`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[must_use]
+pub struct Served {
+    /// Requests that reached their handler. Requests that were refused before (bad header, migration state, quiesce
+    /// failure) do not count.
+    pub requests: usize,
+    /// The error that the last failed request was answered with.
+    pub failed: Option<Errno>,
+}
+
+/// One emulated device that listens for one client at a time. See the [crate documentation](crate).
+pub struct Context {
+    pub(crate) mode: Mode,
+    pub(crate) log: Logger,
+    pub(crate) realized: Cell<bool>,
+    pub(crate) regions: region::Table,
+    pub(crate) function: RefCell<Function>,
+    pub(crate) irqs: Irqs,
+    pub(crate) irq_counts: Cell<[u32; 5]>,
+    pub(crate) dma: OnceCell<Dma>,
+    pub(crate) migration: Cell<Option<MigrationState>>,
+    pub(crate) link: Link,
+    session: RefCell<Session>,
+    path: CString,
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context")
+            .field("path", &self.path)
+            .field("mode", &self.mode)
+            .field("realized", &self.realized.get())
+            .field("attached", &self.is_attached())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Context {
+    /// Creates a device and listens at `path`, which must not exist. Clients may connect from now on; they are served
+    /// after [`attach`](Self::attach). An empty path listens where nobody can connect by name.
+    ///
+    /// # Errors
+    /// EINVAL if the path contains a NUL byte, ENAMETOOLONG above 107 bytes, ENOMEM, and what `socket`, `bind` and `listen`
+    /// fail with: EADDRINUSE if the path exists, ENOENT without its directory, EACCES.
+    pub fn listen(path: impl AsRef<Path>, mode: Mode) -> Result<Self> {
+        let bytes = path.as_ref().as_os_str().as_bytes();
+        if bytes.len() > crate::sys::socket::MAX_PATH {
+            return Err(Error::PathTooLong { length: bytes.len() });
+        }
+        let mut text = Vec::new();
+        text.try_reserve_exact(bytes.len() + 1).map_err(crate::sys::memory::out_of_memory("a path", bytes.len() + 1))?;
+        text.extend_from_slice(bytes); // within the capacity reserved above, as is the NUL that CString adds
+        let path = CString::new(text)
+            .map_err(|_| Error::Argument { what: "a NUL byte in the socket path", value: 0 })?;
+        let parts = Parts::new()?;
+        let link = Link::listen(&path, mode)?;
+        Ok(Self::assemble(parts, link, mode, path))
+    }
+
+    /// Creates a device that serves the one client at the other ends of two pipes. No descriptors can be passed, so that
+    /// the client's memory is reached by messages only.
+    ///
+    /// # Errors
+    /// ENOMEM.
+    pub fn pipe(input: SharedFd, output: SharedFd, mode: Mode) -> Result<Self> {
+        Ok(Self::assemble(Parts::new()?, Link::pipe(input, output), mode, CString::default()))
+    }
+
+    fn assemble(parts: Parts, link: Link, mode: Mode, path: CString) -> Self {
+        Self {
+            mode,
+            log: Logger::new(),
+            realized: Cell::new(false),
+            regions: region::Table::new(),
+            function: RefCell::new(Function::new()),
+            irqs: parts.irqs,
+            irq_counts: Cell::new([0, 0, 0, 1, 1]),
+            dma: OnceCell::new(),
+            migration: Cell::new(None),
+            link,
+            session: RefCell::new(Session::new()),
+            path,
+        }
+    }
+
+    /// Finishes the device: configuration space exists and its registers describe the BARs and capabilities, the table
+    /// of interrupts has its size. Further calls do nothing.
+    ///
+    /// # Errors
+    /// ENOMEM.
+    pub fn realize(&self) -> Result<()> {
+        if self.realized.get() {
+            return Ok(());
+        }
+        let counts = self.irq_counts.get();
+        self.irqs.grow(counts.into_iter().max().unwrap_or(0))?;
+        let mut events = pci::Events::new();
+        let size = self.function.borrow_mut().realize(&self.regions, counts[0] != 0, &mut events)?;
+        self.regions.set_config(size);
+        self.realized.set(true);
+        self.log_events(&events);
+        Ok(())
+    }
+
+    /// Whether [`realize`](Self::realize) succeeded.
+    #[must_use]
+    pub fn is_realized(&self) -> bool {
+        self.realized.get()
+    }
+
+    /// Accepts a client and agrees with it on the version of the protocol. A blocking context waits for both. A
+    /// non-blocking one fails with EAGAIN until all of the client's VERSION message is there: call it again when
+    /// [`poll_fd`](Self::poll_fd) is readable.
+    ///
+    /// # Errors
+    /// EAGAIN as above. EINVAL if a client is attached already. EINTR when a signal came in `accept`. EINVAL for a VERSION
+    /// message that is refused, ENOMSG or ECONNRESET when the client closes before it is complete: that connection is
+    /// closed, and another client may be attached. EBUSY inside a callback. ENOMEM. What `accept`, `socketpair`, `recvmsg` and `sendmsg` fail with.
+    pub fn attach(&self) -> Result<()> {
+        let mut session = self.session.try_borrow_mut().map_err(|_| Error::Reentered)?;
+        session.attach(self).inspect_err(|error| {
+            if *error != Error::WouldBlock {
+                self.log(Level::Error, format_args!("attach failed: {error}"));
+            }
+        })
+    }
+
+    /// Whether a client is connected and has agreed on a version.
+    #[must_use]
+    pub fn is_attached(&self) -> bool {
+        self.link.is_attached()
+    }
+
+    /// Serves requests. A non-blocking context serves those that have arrived completely, with one receive, and returns;
+    /// a blocking one serves until something fails, hence never succeeds.
+    ///
+    /// A request that fails is answered with its error and is no failure of this call; see [`Served::failed`].
+    ///
+    /// # Errors
+    /// EINVAL before [`realize`](Self::realize). EBUSY while a quiesce is pending, and inside a callback. ENOTCONN when no
+    /// client is attached, or it has just gone and the device was reset. EINTR when a signal came while waiting for a request. The error of a
+    /// quiesce callback that failed for a lost connection. ENOMEM. What `recvmsg` and `sendmsg` fail with.
+    pub fn run(&self, device: &mut dyn Device) -> Result<Served> {
+        if !self.realized.get() {
+            self.log(Level::Debug, format_args!("run: {}", Error::NotRealized));
+            return Err(Error::NotRealized);
+        }
+        let mut session = self.session.try_borrow_mut().map_err(|_| Error::Reentered)?;
+        session.run(self, device)
+    }
+
+    /// Says that the device is quiet now, after [`Device::quiesce`] answered [`Pending`](crate::Quiesce::Pending): what waited
+    /// for that is done before this call returns, and so are requests that have arrived meanwhile. With an error, the
+    /// waiting request fails with it.
+    ///
+    /// # Errors
+    /// EINVAL if nothing is pending, also inside a callback. Otherwise as [`run`](Self::run), except that a client that has gone is none.
+    pub fn device_quiesced(&self, device: &mut dyn Device, outcome: Result<(), Errno>) -> Result<Served> {
+        let mut session = self.session.try_borrow_mut().map_err(|_| Error::NothingPending)?;
+        session.quiesced(self, device, outcome)
+    }
+
+    /// Whether a quiesce is pending.
+    #[must_use]
+    pub fn is_quiescing(&self) -> bool {
+        self.session.try_borrow().is_ok_and(|session| session.is_pending())
+    }
+
+    /// Whether this is called from inside a callback of `run`, `device_quiesced` or `shutdown`.
+    #[must_use]
+    pub fn is_serving(&self) -> bool {
+        self.session.try_borrow().is_err()
+    }
+
+    /// Ends the device: every DMA region is unregistered, in ascending order, the device is reset once with
+    /// [`LostConnection`](crate::ResetKind::LostConnection), also if no client was connected, the connection is closed, and the socket's
+    /// path removed. The quiesce callback is not called. Dropping a context does the same without callbacks.
+    ///
+    /// # Errors
+    /// EBUSY inside a callback.
+    pub fn shutdown(&self, device: &mut dyn Device) -> Result<()> {
+        let mut session = self.session.try_borrow_mut().map_err(|_| Error::Reentered)?;
+        session.shutdown(self, device);
+        self.unlink();
+        Ok(())
+    }
+
+    fn unlink(&self) {
+        if self.link.stop_listening() && !self.path.is_empty() {
+            crate::sys::unlink(&self.path);
+        }
+    }
+
+    /// The descriptor to poll: readable means, call [`attach`](Self::attach), or [`run`](Self::run) once a client is
+    /// attached. It is the connection if there is one, else the listening socket, and changes when a client comes or goes.
+    /// `None` for a pipe before `attach`, and after `shutdown`.
+    #[must_use]
+    pub fn poll_fd(&self) -> Option<RawFd> {
+        self.link.poll_fd()
+    }
+
+    /// Whether a reply waits for the client to read: poll for writing, too, and call [`run`](Self::run) when there is room.
+    #[must_use]
+    pub fn wants_write(&self) -> bool {
+        self.session.try_borrow().is_ok_and(|session| session.has_unsent())
+    }
+
+    /// The client's memory, for any thread. `None` before [`setup_dma`](Self::setup_dma).
+    #[must_use]
+    pub fn dma(&self) -> Option<Dma> {
+        self.dma.get().cloned()
+    }
+
+    /// The device's interrupts, for any thread.
+    #[must_use]
+    pub fn irqs(&self) -> Irqs {
+        self.irqs.clone()
+    }
+
+    /// The present migration state; `None` before [`setup_migration`](Self::setup_migration).
+    #[must_use]
+    pub fn migration_state(&self) -> Option<MigrationState> {
+        self.migration.get()
+    }
+
+    /// Where the context listens; empty for a pipe.
+    #[must_use]
+    pub fn path(&self) -> &CStr {
+        &self.path
+    }
+
+    /// Writes a line to the log, if `level` is urgent enough. Does not allocate.
+    #[inline]
+    pub fn log(&self, level: Level, message: fmt::Arguments<'_>) {
+        self.log.line(level, message);
+    }
+
+    /// Whether a line of this level would be written.
+    #[inline]
+    #[must_use]
+    pub fn log_enabled(&self, level: Level) -> bool {
+        self.log.enabled(level)
+    }
+
+    pub(crate) fn log_events(&self, events: &pci::Events) {
+        for event in events.iter() {
+            self.log(event.level().into(), format_args!("{event}"));
+        }
+    }
+}
+
+impl AsRawFd for Context {
+    /// As [`poll_fd`](Context::poll_fd), -1 where that is `None`. The number is valid until the next call that can change it.
+    fn as_raw_fd(&self) -> RawFd {
+        self.poll_fd().unwrap_or(-1)
+    }
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        self.unlink();
+    }
+}
+
+/// What has to be allocated before a socket is made.
+struct Parts {
+    irqs: Irqs,
+}
+
+impl Parts {
+    fn new() -> Result<Self> {
+        Ok(Self { irqs: Irqs::new()? })
+    }
+}

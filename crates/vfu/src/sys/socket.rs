@@ -1,0 +1,323 @@
+//! UNIX stream sockets, with descriptors travelling beside the bytes.
+
+use std::ffi::CStr;
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use super::{Interrupt, errno, failed};
+use crate::error::{Error, Result};
+
+/// Most descriptors that the kernel passes with one message (`SCM_MAX_FD`).
+pub(crate) const MAX_FDS: usize = 253;
+
+/// Room for one control message with [`MAX_FDS`] descriptors, aligned for its header.
+#[repr(C, align(8))]
+struct Control(MaybeUninit<[u8; CONTROL_SIZE]>);
+
+const CMSG_HEADER: usize = 16;
+const CONTROL_SIZE: usize = CMSG_HEADER + (MAX_FDS * 4).next_multiple_of(8);
+
+/// Longest path of a socket, without the NUL that ends it.
+pub(crate) const MAX_PATH: usize = 107;
+
+/// A socket that listens at `path`. An empty path gives an address that the kernel picks, which nobody can connect to by name.
+pub(crate) fn listen(path: &CStr, nonblocking: bool) -> Result<OwnedFd> {
+    let bytes = path.to_bytes();
+    if bytes.len() > MAX_PATH {
+        return Err(Error::PathTooLong { length: bytes.len() });
+    }
+    let flags = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | if nonblocking { libc::SOCK_NONBLOCK } else { 0 };
+    // SAFETY: no pointers.
+    let raw = unsafe { libc::socket(libc::AF_UNIX, flags, 0) };
+    if raw < 0 {
+        return Err(failed("socket"));
+    }
+    // SAFETY: a descriptor that was just created, owned by nobody else.
+    let fd = unsafe { OwnedFd::from_raw_fd(raw) };
+
+    // SAFETY: all zeroes is a valid sockaddr_un.
+    let mut address: libc::sockaddr_un = unsafe { core::mem::zeroed() };
+    address.sun_family = libc::AF_UNIX as libc::sa_family_t;
+    for (place, byte) in address.sun_path.iter_mut().zip(bytes) {
+        *place = byte.cast_signed();
+    }
+    let family = size_of::<libc::sa_family_t>();
+    let length = if bytes.is_empty() { family } else { size_of::<libc::sockaddr_un>() };
+    // SAFETY: `address` is a sockaddr_un and `length` at most its size.
+    if unsafe { libc::bind(raw, (&raw const address).cast(), length as libc::socklen_t) } != 0 {
+        return Err(failed("bind"));
+    }
+    // SAFETY: no pointers. On Linux a backlog of 0 still lets one client wait.
+    if unsafe { libc::listen(raw, 0) } != 0 {
+        let error = failed("listen");
+        super::unlink(path); // bind has just made it
+        return Err(error);
+    }
+    Ok(fd)
+}
+
+/// Accepts one client. Never retries on EINTR. `None` when nobody waits at a non-blocking socket.
+pub(crate) fn accept(listener: BorrowedFd<'_>) -> Result<Option<OwnedFd>> {
+    let none = core::ptr::null_mut();
+    // SAFETY: null addresses are allowed.
+    let raw = unsafe { libc::accept4(listener.as_raw_fd(), none, core::ptr::null_mut(), libc::SOCK_CLOEXEC) };
+    if raw < 0 {
+        let error = failed("accept4");
+        return if would_block(error.errno().get()) { Ok(None) } else { Err(error) };
+    }
+    // SAFETY: a descriptor that was just created, owned by nobody else.
+    Ok(Some(unsafe { OwnedFd::from_raw_fd(raw) }))
+}
+
+/// Two connected sockets.
+pub(crate) fn pair() -> Result<(OwnedFd, OwnedFd)> {
+    let mut raw = [-1; 2];
+    // SAFETY: room for the two descriptors.
+    if unsafe { libc::socketpair(libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0, raw.as_mut_ptr()) } != 0 {
+        return Err(failed("socketpair"));
+    }
+    // SAFETY: both were just created, owned by nobody else.
+    let first = unsafe { OwnedFd::from_raw_fd(raw[0]) };
+    // SAFETY: as above.
+    let second = unsafe { OwnedFd::from_raw_fd(raw[1]) };
+    Ok((first, second))
+}
+
+/// Asks for room for `bytes` in the send buffer. The kernel may grant less, which costs speed and nothing else.
+pub(crate) fn want_send_buffer(fd: BorrowedFd<'_>, bytes: i32) {
+    if !set_option(fd, libc::SO_SNDBUFFORCE, bytes) {
+        set_option(fd, libc::SO_SNDBUF, bytes);
+    }
+}
+
+/// Limits how long a blocking send or receive waits, in seconds.
+pub(crate) fn limit_waiting(fd: BorrowedFd<'_>, seconds: i64) {
+    let limit = libc::timeval { tv_sec: seconds, tv_usec: 0 };
+    set_option(fd, libc::SO_RCVTIMEO, limit);
+    set_option(fd, libc::SO_SNDTIMEO, limit);
+}
+
+fn set_option<T>(fd: BorrowedFd<'_>, option: i32, value: T) -> bool {
+    // SAFETY: the pointer is to a live T of the size passed.
+    let result = unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            option,
+            (&raw const value).cast(),
+            size_of::<T>() as libc::socklen_t,
+        )
+    };
+    result == 0
+}
+
+/// Where received descriptors go, one by one.
+pub(crate) trait FdSink {
+    /// Takes a descriptor, or closes it.
+    fn take(&mut self, fd: OwnedFd);
+}
+
+/// What one receive brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Received {
+    /// Bytes, 1 at least. `lost`: descriptors came with them that did not fit into this process.
+    Bytes { count: usize, lost: bool },
+    /// The peer will send nothing more.
+    Closed,
+    /// Nothing there, and the call was not to wait (or waited for as long as it may).
+    Nothing,
+}
+
+/// How to receive.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct How {
+    pub(crate) wait: bool,
+    /// Wait until the buffers are full.
+    pub(crate) all: bool,
+    pub(crate) interrupt: Interrupt,
+}
+
+/// Receives into `buffers`; descriptors go to `fds`, all of them owned from here on.
+#[inline]
+pub(crate) fn receive(
+    fd: BorrowedFd<'_>,
+    buffers: &mut [IoSliceMut<'_>],
+    fds: &mut dyn FdSink,
+    how: How,
+) -> Result<Received> {
+    let mut control = Control(MaybeUninit::uninit());
+    let flags = libc::MSG_CMSG_CLOEXEC
+        | if how.wait { 0 } else { libc::MSG_DONTWAIT }
+        | if how.all { libc::MSG_WAITALL } else { 0 };
+    let mut message = libc::msghdr {
+        msg_name: core::ptr::null_mut(),
+        msg_namelen: 0,
+        msg_iov: buffers.as_mut_ptr().cast(), // IoSliceMut is ABI compatible with iovec
+        msg_iovlen: buffers.len(),
+        msg_control: (&raw mut control.0).cast(),
+        msg_controllen: CONTROL_SIZE,
+        msg_flags: 0,
+    };
+    let count = loop {
+        // SAFETY: the iovecs are exclusive slices that outlive the call; the control buffer has the length given.
+        let count = unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut message, flags) };
+        if let Ok(count) = usize::try_from(count) {
+            break count;
+        }
+        let errno = errno().get();
+        if would_block(errno) {
+            return Ok(Received::Nothing);
+        }
+        if errno == libc::ECONNRESET {
+            return Ok(Received::Closed); // the peer closed with unread data in its queue
+        }
+        if errno != libc::EINTR || how.interrupt == Interrupt::Return {
+            return Err(failed("recvmsg"));
+        }
+    };
+    if message.msg_controllen != 0 {
+        take_descriptors(&message, fds);
+    }
+    if count == 0 {
+        return Ok(Received::Closed);
+    }
+    Ok(Received::Bytes { count, lost: message.msg_flags & libc::MSG_CTRUNC != 0 })
+}
+
+/// Hands every descriptor in the control messages of `message`, which recvmsg has just filled, to `fds`.
+#[cold]
+fn take_descriptors(message: &libc::msghdr, fds: &mut dyn FdSink) {
+    // SAFETY: recvmsg filled msg_control up to msg_controllen, which CMSG_FIRSTHDR respects.
+    let mut header = unsafe { libc::CMSG_FIRSTHDR(message) };
+    while !header.is_null() {
+        // SAFETY: CMSG_FIRSTHDR and CMSG_NXTHDR return headers inside the filled part, suitably aligned, or null.
+        let current = unsafe { &*header };
+        if current.cmsg_level == libc::SOL_SOCKET && current.cmsg_type == libc::SCM_RIGHTS {
+            let bytes = current.cmsg_len.saturating_sub(CMSG_HEADER);
+            // SAFETY: the data follow the header, inside the filled part.
+            let data = unsafe { libc::CMSG_DATA(header) }.cast::<RawFd>();
+            for index in 0..bytes / size_of::<RawFd>() {
+                // SAFETY: `index` is below the number of descriptors that cmsg_len announces.
+                let slot = unsafe { data.add(index) };
+                // SAFETY: the slot lies in the filled part; it need not be aligned.
+                let raw = unsafe { slot.read_unaligned() };
+                // SAFETY: the kernel has just installed this descriptor for us, and nobody else knows it.
+                fds.take(unsafe { OwnedFd::from_raw_fd(raw) });
+            }
+        }
+        // SAFETY: `header` is a header inside the filled part of `message`.
+        header = unsafe { libc::CMSG_NXTHDR(message, header) };
+    }
+}
+
+/// What one send did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sent {
+    /// So many bytes, 1 at least; the descriptors went with them.
+    Bytes(usize),
+    /// There was no room, and the call was not to wait (or waited for as long as it may).
+    Nothing,
+    /// The peer is gone.
+    Closed,
+}
+
+/// Sends `buffers` with `fds` beside the first byte. Never raises SIGPIPE, retries on EINTR.
+///
+/// `fds` are plain numbers since some are borrowed from C callers; a stale one fails with EBADF.
+#[inline]
+pub(crate) fn send(fd: BorrowedFd<'_>, buffers: &[IoSlice<'_>], fds: &[RawFd], wait: bool) -> Result<Sent> {
+    let mut control = Control(MaybeUninit::uninit());
+    let mut message = libc::msghdr {
+        msg_name: core::ptr::null_mut(),
+        msg_namelen: 0,
+        msg_iov: buffers.as_ptr().cast_mut().cast(), // sendmsg only reads them; IoSlice is ABI compatible with iovec
+        msg_iovlen: buffers.len(),
+        msg_control: core::ptr::null_mut(),
+        msg_controllen: 0,
+        msg_flags: 0,
+    };
+    if !fds.is_empty() {
+        put_descriptors(&mut message, &mut control, fds);
+    }
+    let flags = libc::MSG_NOSIGNAL | if wait { 0 } else { libc::MSG_DONTWAIT };
+    loop {
+        // SAFETY: the iovecs are live slices, and the control buffer is initialised up to msg_controllen.
+        let count = unsafe { libc::sendmsg(fd.as_raw_fd(), &raw const message, flags) };
+        if let Ok(count) = usize::try_from(count) {
+            return Ok(Sent::Bytes(count));
+        }
+        match errno().get() {
+            libc::EINTR => {}
+            libc::EPIPE | libc::ECONNRESET => return Ok(Sent::Closed),
+            errno if would_block(errno) => return Ok(Sent::Nothing),
+            _ => return Err(failed("sendmsg")),
+        }
+    }
+}
+
+/// Writes one SCM_RIGHTS control message with at most [`MAX_FDS`] descriptors.
+#[cold]
+fn put_descriptors(message: &mut libc::msghdr, control: &mut Control, fds: &[RawFd]) {
+    let fds = &fds[..fds.len().min(MAX_FDS)];
+    let length = size_of_val(fds);
+    let base = (&raw mut control.0).cast::<u8>();
+    message.msg_control = base.cast();
+    message.msg_controllen = CMSG_HEADER + length.next_multiple_of(8);
+    let header = libc::cmsghdr { cmsg_len: CMSG_HEADER + length, cmsg_level: libc::SOL_SOCKET, cmsg_type: libc::SCM_RIGHTS };
+    // SAFETY: the buffer is CONTROL_SIZE bytes, which the message of at most MAX_FDS descriptors does not exceed.
+    unsafe { base.write_bytes(0, message.msg_controllen) };
+    // SAFETY: Control is aligned to 8 and has room for the header.
+    unsafe { base.cast::<libc::cmsghdr>().write(header) };
+    // SAFETY: the data start right after the header, inside the buffer.
+    let data = unsafe { base.add(CMSG_HEADER) };
+    // SAFETY: `length` bytes fit there, and the two do not overlap.
+    unsafe { data.copy_from_nonoverlapping(fds.as_ptr().cast(), length) };
+}
+
+/// Reads from a pipe or file, like [`receive`] without descriptors.
+pub(crate) fn read(fd: BorrowedFd<'_>, buffer: &mut [u8], interrupt: Interrupt) -> Result<Received> {
+    loop {
+        // SAFETY: an exclusive slice of the length passed.
+        let count = unsafe { libc::read(fd.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len()) };
+        match usize::try_from(count) {
+            Ok(0) => return Ok(Received::Closed),
+            Ok(count) => return Ok(Received::Bytes { count, lost: false }),
+            Err(_) => {}
+        }
+        match errno().get() {
+            libc::EINTR if interrupt == Interrupt::Retry => {}
+            errno if would_block(errno) => return Ok(Received::Nothing),
+            _ => return Err(failed("read")),
+        }
+    }
+}
+
+/// Writes to a pipe or file. A pipe without reader raises SIGPIPE, as for every program that writes to its standard output.
+pub(crate) fn write(fd: BorrowedFd<'_>, buffer: &[u8]) -> Result<Sent> {
+    loop {
+        // SAFETY: a live slice of the length passed.
+        let count = unsafe { libc::write(fd.as_raw_fd(), buffer.as_ptr().cast(), buffer.len()) };
+        if let Ok(count) = usize::try_from(count) {
+            return Ok(Sent::Bytes(count));
+        }
+        match errno().get() {
+            libc::EINTR => {}
+            libc::EPIPE => return Ok(Sent::Closed),
+            errno if would_block(errno) => return Ok(Sent::Nothing),
+            _ => return Err(failed("write")),
+        }
+    }
+}
+
+/// Whether `fd` can be read (or, with `write`, written) without waiting.
+pub(crate) fn is_ready(fd: BorrowedFd<'_>, write: bool) -> bool {
+    let events = if write { libc::POLLOUT } else { libc::POLLIN };
+    let mut poll = libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 };
+    // SAFETY: one pollfd, which lives over the call; a zero timeout never blocks.
+    unsafe { libc::poll(&raw mut poll, 1, 0) > 0 }
+}
+
+const fn would_block(errno: i32) -> bool {
+    errno == libc::EAGAIN // EWOULDBLOCK is the same number on Linux
+}
