@@ -10,9 +10,17 @@
 #![forbid(unsafe_code)]
 
 pub mod error;
+mod files;
+mod index;
+mod library;
 pub mod model;
+mod records;
+mod spell;
+mod types;
+mod units;
 
 pub use error::{Error, Result};
+pub use library::Library;
 pub use model::{
     Bits, DeclId, Enumeration, Field, Function, Kind, Language, Location, Parameter, Prototype,
     Qualifiers, Record, RecordKind, Type, Typedef,
