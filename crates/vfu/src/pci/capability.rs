@@ -514,7 +514,8 @@ pub(super) fn find_next(
         limit,
     };
     let space = space.ok_or(outside(pos))?;
-    if pos.checked_add(header).is_none_or(|end| end >= limit) {
+    let no_list = extended && limit <= CFG_SPACE_SIZE;
+    if no_list || pos.checked_add(header).is_none_or(|end| end >= limit) {
         return Err(outside(pos));
     }
     let link = |offset: usize| {

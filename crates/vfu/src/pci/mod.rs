@@ -38,6 +38,9 @@ pub mod region;
 pub mod regs;
 mod space;
 
+#[cfg(test)]
+mod tests;
+
 pub use access::{Step, callback_result, reset_result};
 pub use capability::{
     CAP_FLAG_CALLBACK, CAP_FLAG_EXTENDED, CAP_FLAG_READONLY, CapabilityData, MAX_CAPS, RawData,

@@ -145,7 +145,7 @@ impl ConfigSpace {
                     .as_ptr()
                     .cast::<u16>()
                     .add(offset / 2)
-                    .write_volatile(value.to_le())
+                    .write_volatile(value.to_le());
             }
         } else {
             self.write(offset, &value.to_le_bytes());
@@ -160,7 +160,7 @@ impl ConfigSpace {
                 self.words
                     .as_ptr()
                     .add(offset / 4)
-                    .write_volatile(value.to_le())
+                    .write_volatile(value.to_le());
             }
         } else {
             self.write(offset, &value.to_le_bytes());
