@@ -21,7 +21,10 @@ from . import recording
 from . import types as t
 from .api import get_errno, lib, set_errno
 from .constants import *
+from .recording import Access as Access
 from .recording import DmaCalls, MigrationCalls, Recording, dma_calls
+from .recording import DmaInfo as DmaInfo
+from .recording import RegionMemory as RegionMemory
 
 logger = logging.getLogger("libvfio-user")
 logger.setLevel(logging.DEBUG)
@@ -124,9 +127,8 @@ class Context(c.c_void_p):
     def destroy(self) -> None:
         """vfu_destroy_ctx; nothing if it has been called already."""
         if self.value:
-            pointer = c.c_void_p(self.value)
+            lib.vfu_destroy_ctx(self)  # callbacks still need the pointer
             self.value = None
-            lib.vfu_destroy_ctx(pointer)
 
     def close(self) -> None:
         """Release everything, whatever state a test left it in."""
@@ -476,12 +478,16 @@ def pump(
     view = memoryview(data)
     rights = array.array("i", fds)
     ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)] if rights else []
+    stuck = 0
     while view:
         try:
             sent = sock.sendmsg([view], ancillary)
         except BlockingIOError:
+            stuck += 1
+            assert stuck < 1000, f"the server does not take the last {len(view)} bytes"
             (step or (lambda: run(ctx)))()
             continue
+        stuck = 0
         ancillary = []
         view = view[sent:]
 
