@@ -305,8 +305,14 @@ def serve(ctx: Context, **capabilities: Any) -> socket.socket:
 
 def disconnect(ctx: Context, sock: socket.socket) -> None:
     """Close the client's end and let the server notice."""
-    sock.close()
+    hang_up(sock)
     run(ctx, errno.ENOTCONN)
+
+
+def hang_up(sock: socket.socket) -> None:
+    """Close a connection, also if another process still has the descriptor."""
+    sock.shutdown(socket.SHUT_RDWR)
+    sock.close()
 
 
 # Messages
@@ -512,6 +518,21 @@ def eventfd_value(fd: int) -> int:
         return os.eventfd_read(fd)
     except BlockingIOError:
         return 0
+
+
+_libc = c.CDLL(None)
+_libc.malloc.restype = c.c_void_p
+_libc.malloc.argtypes = [c.c_size_t]
+_libc.free.argtypes = [c.c_void_p]
+
+
+def leave_leftovers(size: int, count: int = 16) -> None:
+    """Free some blocks full of 0xff, for whoever forgets to clear what it gets."""
+    blocks = [_libc.malloc(size) for _ in range(count)]
+    for block in blocks:
+        c.memset(block, 0xFF, size)
+    for block in blocks:
+        _libc.free(block)
 
 
 class Fds:
