@@ -31,11 +31,22 @@
 //! truncates a mapped file makes the next access a SIGBUS: no library can prevent that, and the copy functions
 //! here are the only place where this crate touches mapped memory.
 
+mod access;
+mod bitmap;
 mod error;
+mod logging;
+mod shared;
+mod slots;
+mod sys;
+mod table;
+mod tree;
 mod types;
 
 use core::mem::MaybeUninit;
 use core::ptr::NonNull;
+
+use shared::Shared;
+use table::Table;
 
 pub use error::Error;
 pub use types::{
@@ -55,7 +66,7 @@ pub const MAX_REPORT_BYTES: usize = (1 << 20) - 64;
 /// The DMA regions of one context. A handle: clones share the table; the last one releases it.
 #[derive(Clone, Debug)]
 pub struct Dma {
-    max_regions: usize,
+    table: Shared<Table>,
 }
 
 impl Dma {
@@ -64,19 +75,21 @@ impl Dma {
     /// # Errors
     /// [`Error::NoMemory`].
     pub fn new(max_regions: usize) -> Result<Self, Error> {
-        Ok(Self { max_regions })
+        Ok(Self {
+            table: Shared::new(Table::new(max_regions))?,
+        })
     }
 
     /// Most regions that the table takes.
     #[must_use]
     pub fn max_regions(&self) -> usize {
-        self.max_regions
+        self.table.max_regions()
     }
 
     /// Regions in the table now.
     #[must_use]
     pub fn len(&self) -> usize {
-        0
+        self.table.len()
     }
 
     /// Whether there are no regions.
@@ -97,8 +110,7 @@ impl Dma {
     /// [`Error::Stat`]; [`Error::SmallerThanPage`] (EINVAL) and [`Error::BitmapLimit`] (ENOMEM) while logging;
     /// [`Error::Map`] with the errno of `mmap`; [`Error::NoMemory`]. [`Error::Busy`] first of all.
     pub fn add(&self, region: NewRegion) -> Result<Added, Error> {
-        drop(region);
-        Err(Error::NoMemory)
+        self.table.change()?.add(region)
     }
 
     /// Removes a region: it no longer translates, entries that refer to it are stale, and its mapping, descriptor
@@ -107,7 +119,7 @@ impl Dma {
     /// # Errors
     /// [`Error::Stale`] if it is gone already; [`Error::Busy`].
     pub fn remove(&self, id: RegionId) -> Result<(), Error> {
-        Err(Error::Stale { handle: id.0.get() })
+        self.table.change()?.remove(id)
     }
 
     // ---- look-up: any thread ----
@@ -117,20 +129,19 @@ impl Dma {
     /// # Errors
     /// [`Error::NoRegion`] (ENOENT).
     pub fn find_exact(&self, iova: u64, size: u64) -> Result<RegionId, Error> {
-        Err(Error::NoRegion { iova, size })
+        self.table.find_exact(iova, size)
     }
 
     /// The region with the lowest address.
     #[must_use]
     pub fn first(&self) -> Option<RegionId> {
-        None
+        self.table.first()
     }
 
     /// The region with the next higher address; also when `after` has just been removed by another thread: then `None`.
     #[must_use]
     pub fn next(&self, after: RegionId) -> Option<RegionId> {
-        let _ = after;
-        None
+        self.table.next(after)
     }
 
     /// What is known about a region.
@@ -138,7 +149,7 @@ impl Dma {
     /// # Errors
     /// [`Error::Stale`].
     pub fn info(&self, id: RegionId) -> Result<RegionInfo, Error> {
-        Err(Error::Stale { handle: id.0.get() })
+        self.table.info(id)
     }
 
     /// The region's `vfu_dma_info_t`, at an address that is valid and unchanging until the region is removed. For C
@@ -148,7 +159,7 @@ impl Dma {
     /// # Errors
     /// [`Error::Stale`].
     pub fn c_info(&self, id: RegionId) -> Result<NonNull<DmaInfo>, Error> {
-        Err(Error::Stale { handle: id.0.get() })
+        self.table.c_info(id)
     }
 
     // ---- scatter-gather: any thread ----
@@ -168,8 +179,11 @@ impl Dma {
         prot: u32,
         out: &mut [MaybeUninit<Segment>],
     ) -> Result<usize, Error> {
-        let _ = (len, prot, out);
-        Err(Error::NotCovered { iova })
+        // SAFETY: an exclusively borrowed slice of entries that may be uninitialised, of that length.
+        unsafe {
+            self.table
+                .translate(iova, len, prot, out.as_mut_ptr().cast(), out.len())
+        }
     }
 
     /// [`translate`](Self::translate) into memory of a C caller.
@@ -188,8 +202,8 @@ impl Dma {
         out: *mut Segment,
         max: usize,
     ) -> Result<usize, Error> {
-        let _ = (len, prot, out, max);
-        Err(Error::NotCovered { iova })
+        // SAFETY: as promised by the caller.
+        unsafe { self.table.translate(iova, len, prot, out, max) }
     }
 
     /// Address and length of an entry's memory in this process. Valid until the region is removed: the caller has
@@ -198,15 +212,13 @@ impl Dma {
     /// # Errors
     /// [`Error::Stale`], [`Error::OutOfBounds`] (EINVAL); [`Error::NotMapped`] (EFAULT).
     pub fn segment_to_iovec(&self, segment: &Segment) -> Result<(NonNull<u8>, usize), Error> {
-        Err(Error::Stale {
-            handle: segment.handle,
-        })
+        self.table.segment_to_iovec(segment)
     }
 
     /// Whether the entry's region is mapped. False for stale entries.
     #[must_use]
     pub fn is_mappable(&self, segment: &Segment) -> bool {
-        self.segment_to_iovec(segment).is_ok()
+        self.table.is_mappable(segment)
     }
 
     /// Checks an entry and says where it lies, to ask the client for it by message.
@@ -214,9 +226,7 @@ impl Dma {
     /// # Errors
     /// [`Error::Stale`], [`Error::OutOfBounds`] (EINVAL).
     pub fn locate(&self, segment: &Segment) -> Result<Located, Error> {
-        Err(Error::Stale {
-            handle: segment.handle,
-        })
+        self.table.locate(segment)
     }
 
     // ---- direct access: any thread ----
@@ -230,10 +240,9 @@ impl Dma {
     /// [`Error::BufferSize`], [`Error::Stale`], [`Error::OutOfBounds`] (EINVAL); [`Error::Forbidden`] (EACCES) if a
     /// mapped region cannot be read; [`Error::Io`] (EIO).
     pub fn read(&self, segment: &Segment, to: &mut [u8]) -> Result<Direct, Error> {
-        let _ = to;
-        Err(Error::Stale {
-            handle: segment.handle,
-        })
+        check_buffer(segment, to.len())?;
+        // SAFETY: exclusively borrowed, and as long as the segment.
+        unsafe { self.table.read(segment, to.as_mut_ptr()) }
     }
 
     /// [`read`](Self::read) into memory of a C caller, which may itself be shared with the client.
@@ -244,10 +253,8 @@ impl Dma {
     /// # Safety
     /// `to` must be valid for writing `segment.length` bytes.
     pub unsafe fn read_raw(&self, segment: &Segment, to: *mut u8) -> Result<Direct, Error> {
-        let _ = to;
-        Err(Error::Stale {
-            handle: segment.handle,
-        })
+        // SAFETY: as promised by the caller.
+        unsafe { self.table.read(segment, to) }
     }
 
     /// Writes `from`, which has exactly the entry's length, to the entry's memory, then marks it dirty if logging.
@@ -256,10 +263,9 @@ impl Dma {
     /// As [`read`](Self::read), and first [`Error::ReadOnlySegment`] (EPERM) if the entry was translated without
     /// [`PROT_WRITE`].
     pub fn write(&self, segment: &Segment, from: &[u8]) -> Result<Direct, Error> {
-        let _ = from;
-        Err(Error::Stale {
-            handle: segment.handle,
-        })
+        check_buffer(segment, from.len())?;
+        // SAFETY: borrowed, and as long as the segment.
+        unsafe { self.table.write(segment, from.as_ptr()) }
     }
 
     /// [`write`](Self::write) from memory of a C caller, which may itself be shared with the client.
@@ -270,10 +276,8 @@ impl Dma {
     /// # Safety
     /// `from` must be valid for reading `segment.length` bytes.
     pub unsafe fn write_raw(&self, segment: &Segment, from: *const u8) -> Result<Direct, Error> {
-        let _ = from;
-        Err(Error::Stale {
-            handle: segment.handle,
-        })
+        // SAFETY: as promised by the caller.
+        unsafe { self.table.write(segment, from) }
     }
 
     /// Marks an entry's pages dirty, after they were written through [`segment_to_iovec`](Self::segment_to_iovec).
@@ -283,9 +287,7 @@ impl Dma {
     /// # Errors
     /// While logging: [`Error::Stale`], [`Error::OutOfBounds`] (EINVAL).
     pub fn mark_dirty(&self, segment: &Segment) -> Result<(), Error> {
-        Err(Error::Stale {
-            handle: segment.handle,
-        })
+        self.table.mark_dirty(segment)
     }
 
     // ---- dirty page log: the context's thread ----
@@ -299,8 +301,7 @@ impl Dma {
     /// [`Error::PageSize`], [`Error::PageSizeDiffers`], [`Error::BadRange`], [`Error::SmallerThanPage`] (EINVAL);
     /// [`Error::BitmapLimit`], [`Error::NoMemory`] (ENOMEM); [`Error::Busy`].
     pub fn start_logging(&self, page_size: u64, ranges: &[LogRange]) -> Result<(), Error> {
-        let _ = ranges;
-        Err(Error::PageSize { page_size })
+        self.table.change()?.start_logging(page_size, ranges)
     }
 
     /// Stops logging and forgets all dirty pages. Succeeds also when logging is off.
@@ -308,13 +309,15 @@ impl Dma {
     /// # Errors
     /// [`Error::Busy`].
     pub fn stop_logging(&self) -> Result<(), Error> {
+        self.table.change()?.stop_logging();
         Ok(())
     }
 
     /// Bytes of a logged page; `None` when logging is off.
     #[must_use]
     pub fn logging_page_size(&self) -> Option<u64> {
-        None
+        let shift = self.table.logging_shift();
+        (shift != 0).then(|| 1 << shift)
     }
 
     /// Bytes of bitmap that a report of `length` bytes in pages of `page_size` has: a bit a page, in whole 64-bit words.
@@ -323,7 +326,7 @@ impl Dma {
     /// # Errors
     /// [`Error::PageSize`] if it is 0; [`Error::ReportTooLong`] above [`MAX_REPORT_BYTES`].
     pub fn report_size(length: u64, page_size: u64) -> Result<usize, Error> {
-        Err(Error::ReportTooLong { length, page_size })
+        logging::report_size(length, page_size)
     }
 
     /// All checks of [`report`](Self::report) except that of the buffer; returns the bytes that its buffer needs.
@@ -332,8 +335,11 @@ impl Dma {
     /// In this order: [`Error::NotCovered`] (ENOENT); [`Error::ReportStart`] (ENOTSUP); [`Error::NotLogging`],
     /// [`Error::PageSize`], [`Error::ReportTooShort`], [`Error::ReportTooLong`], [`Error::NotLogged`] (EINVAL).
     pub fn check_report(&self, iova: u64, length: u64, page_size: u64) -> Result<usize, Error> {
-        let _ = (length, page_size);
-        Err(Error::NotCovered { iova })
+        Ok(self
+            .table
+            .change()?
+            .check_report(iova, length, page_size, None)?
+            .bytes)
     }
 
     /// Fetches and clears the dirty bits of `[iova, iova + length)`: bit k of `out` (little-endian words) stands for the
@@ -354,7 +360,17 @@ impl Dma {
         page_size: u64,
         out: &mut [u8],
     ) -> Result<(), Error> {
-        let _ = (length, page_size, out);
-        Err(Error::NotCovered { iova })
+        self.table.change()?.report(iova, length, page_size, out)
     }
+}
+
+fn check_buffer(segment: &Segment, found: usize) -> Result<(), Error> {
+    let found = found as u64;
+    if found != segment.length {
+        return Err(Error::BufferSize {
+            expected: segment.length,
+            found,
+        });
+    }
+    Ok(())
 }
