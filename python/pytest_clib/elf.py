@@ -6,21 +6,22 @@ native module does not.
 
 from __future__ import annotations
 
-import fnmatch
-import re
+import dataclasses
 import struct
-from pathlib import Path, PurePath
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 ET_REL, ET_EXEC, ET_DYN, ET_CORE = 1, 2, 3, 4
 EM_X86_64 = 62
-PT_DYNAMIC = 2
+PT_LOAD, PT_DYNAMIC = 1, 2
+PF_W = 2
 HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
-PROGRAM_HEADER_TYPE = struct.Struct("<I")
+PROGRAM_HEADER = struct.Struct("<IIQQQQQQ")
 MACHINES = {3: "i386", 8: "MIPS", 20: "PowerPC", 21: "PowerPC64", 22: "S390",
             40: "ARM", 183: "AArch64", 243: "RISC-V", 258: "LoongArch"}  # fmt: skip
-
-# auditwheel renames libfoo.so.1 to libfoo-1a2b3c4d.so.1 in a wheel's *.libs folder.
-WHEEL_HASH = re.compile(r"-[0-9a-f]{8}(?=\.|$)")
 
 
 def is_glob(spec: str) -> bool:
@@ -50,11 +51,10 @@ def why_unusable(path: Path) -> str:
         return "no such file"
     except (OSError, OverflowError) as error:
         return f"cannot be read: {getattr(error, 'strerror', None) or error}"
-    if entry_size < 4 or len(table) < entry_size * entries:
+    if entry_size < PROGRAM_HEADER.size or len(table) < entry_size * entries:
         return "a truncated ELF file: its program headers are missing"
     types = {
-        PROGRAM_HEADER_TYPE.unpack_from(table, i * entry_size)[0]
-        for i in range(entries)
+        PROGRAM_HEADER.unpack_from(table, i * entry_size)[0] for i in range(entries)
     }
     if PT_DYNAMIC not in types:
         return (
@@ -85,23 +85,35 @@ def _judge_header(head: bytes) -> str:
     return ""
 
 
-def matches(spec: str, path: str, soname: str = "") -> bool:
-    """Whether the loaded object at ``path`` is the library that ``spec`` names.
+@dataclasses.dataclass(frozen=True)
+class Segment:
+    """A part of a library that it can write to.
 
-    A file name or a glob is compared with the base name, with the base name without
-    a wheel's hash, with the name behind symbolic links, and with the SONAME; a path
-    with the file itself.
+    Attributes:
+        address: where it begins, relative to the load bias.
+        memory_size: bytes in memory.
+        content: how it begins in the file; the rest is zero at first.
     """
-    if not path:
-        return False
-    if "/" in spec:
-        if fnmatch.fnmatchcase(path, spec):
-            return True
-        try:
-            return Path(spec).samefile(path)
-        except OSError:
-            return False
-    real = PurePath(Path(path).resolve()).name
-    names = {PurePath(path).name, real, soname} - {""}
-    names |= {WHEEL_HASH.sub("", name) for name in names}
-    return any(fnmatch.fnmatchcase(name, spec) for name in names)
+
+    address: int
+    memory_size: int
+    content: bytes
+
+
+def writable_segments(path: str) -> Iterator[Segment]:
+    """The writable segments of a loaded library; none if its file cannot be read."""
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123 (as the loader named it)
+            fields = HEADER.unpack(file.read(HEADER.size))
+            offset, entry_size, entries = fields[5], fields[9], fields[10]
+            file.seek(offset)
+            table = file.read(entry_size * entries)
+            for i in range(entries):
+                kind, flags, start, address, _, size, memory_size, _ = (
+                    PROGRAM_HEADER.unpack_from(table, i * entry_size)
+                )
+                if kind == PT_LOAD and flags & PF_W:
+                    file.seek(start)
+                    yield Segment(address, memory_size, file.read(size))
+    except (OSError, struct.error):
+        return

@@ -1,0 +1,19 @@
+"""The declaration check, as the run sees it: once, when everything has been declared."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .findings import Finding
+    from .run import Run
+
+
+def check(run: Run) -> list[Finding]:
+    """Findings about the ctypes declarations of all modules that are loaded now."""
+    if not any(library.debug for library in run.libraries):
+        return []
+    from . import abi  # noqa: PLC0415 (reads debug information; only if there is some)
+
+    return abi.check(run.libraries, list(sys.modules.values()), run.config)

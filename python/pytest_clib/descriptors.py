@@ -1,0 +1,110 @@
+"""Which descriptors left open by a library are lost.
+
+A descriptor is a small number, and small numbers are everywhere, so reachability in the
+sense of memory means nothing for it. One counts as held when someone could still
+close it: its number stands in a block of the library that is reachable, in the library's
+variables (in a word that the program has changed), in a Python object that owns
+descriptors, or in a variable of the test's modules. Otherwise it is lost.
+"""
+
+from __future__ import annotations
+
+import array
+import ctypes
+import gc
+import io
+import select
+import socket
+from typing import TYPE_CHECKING, Any
+
+from . import elf
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+INT = ctypes.sizeof(ctypes.c_int)
+OWNERS = (socket.socket, io.FileIO, select.epoll)
+
+
+class Searcher:
+    """Looks for descriptors in everything that may hold one.
+
+    Args:
+        blocks: (address, bytes) of the libraries' reachable blocks.
+        libraries: (path, load bias) of the libraries under test.
+        namespaces: dictionaries of the test's modules, classes and instances.
+    """
+
+    def __init__(
+        self,
+        blocks: Iterable[tuple[int, int]],
+        libraries: Iterable[tuple[str, int]],
+        namespaces: Iterable[dict[str, Any]],
+    ) -> None:
+        self._words = [ints_at(address, size) for address, size in blocks]
+        self._variables = [
+            pair for path, bias in libraries for pair in _variables(path, bias)
+        ]
+        self._python = _python_values(namespaces)
+
+    def holds(self, descriptor: int) -> bool:
+        """Whether someone could still close ``descriptor``."""
+        return (
+            descriptor in self._python
+            or any(descriptor in words for words in self._words)
+            or any(
+                _changed_to(descriptor, now, first) for now, first in self._variables
+            )
+        )
+
+
+def ints_at(address: int, size: int) -> array.array[int]:
+    """The memory at ``address`` as C ints; it must be readable."""
+    whole = size - size % INT
+    return array.array("i", ctypes.string_at(address, whole))
+
+
+def _variables(path: str, bias: int) -> Iterable[tuple[array.array[int], bytes]]:
+    for segment in elf.writable_segments(path):
+        start = bias + segment.address
+        aligned = -start % INT
+        size = segment.memory_size - aligned
+        if size > 0:
+            yield ints_at(start + aligned, size), segment.content[aligned:]
+
+
+def _changed_to(value: int, now: array.array[int], first: bytes) -> bool:
+    """Whether ``value`` stands in ``now`` where it did not stand at first."""
+    start = 0
+    while True:
+        try:
+            index = now.index(value, start)
+        except ValueError:
+            return False
+        before = first[index * INT : index * INT + INT].ljust(INT, b"\0")
+        if int.from_bytes(before, "little", signed=True) != value:
+            return True
+        start = index + 1
+
+
+def _python_values(namespaces: Iterable[dict[str, Any]]) -> set[int]:
+    values: set[int] = set()
+    for namespace in namespaces:
+        for value in list(namespace.values()):
+            _add(values, value)
+    for owner in gc.get_objects():
+        if isinstance(owner, OWNERS):
+            try:
+                values.add(owner.fileno())
+            except (OSError, ValueError):
+                continue  # closed
+    return values
+
+
+def _add(values: set[int], value: object) -> None:
+    if type(value) is int:
+        values.add(value)
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        values.update(item for item in value if type(item) is int)
+    elif isinstance(value, dict):
+        values.update(item for item in value.values() if type(item) is int)

@@ -1,0 +1,142 @@
+"""The hooks that show what was found, in the process that owns the terminal."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from . import report as reports
+from . import terminal
+from .findings import Finding, Severity
+from .library import Library
+
+if TYPE_CHECKING:
+    from _pytest.terminal import TerminalReporter
+
+    from .options import Options
+
+
+class Display:
+    """The plugin object of the only process, or of pytest-xdist's controller."""
+
+    def __init__(self, config: pytest.Config, options: Options) -> None:
+        self.notes: list[str] = []
+        self.injections = 0
+        self._config = config
+        self._options = options
+        self._began = time.monotonic()
+        self._tests: set[str] = set()
+        self._of_tests: list[Finding] = []
+        self._of_session: list[Finding] = []
+        self._libraries: dict[str, Library] = {}
+        self._introduced: set[str] = set()
+        self._never: list[set[str]] = []
+
+    def pytest_report_header(self) -> list[str]:
+        """Say at once that nothing is checked, if so."""
+        lines = [f"clib: {note}" for note in self.notes]
+        self.notes.clear()
+        return lines
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Take the findings from a test's report, wherever it ran."""
+        self._tests.add(report.nodeid)
+        for data in getattr(report, "clib_findings", ()):
+            finding = Finding.from_dict(data)
+            expected = finding.severity is Severity.ERROR and not (
+                report.failed or report.outcome == "rerun"
+            )
+            if not expected:  # xfail
+                self._of_tests.append(finding)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_report_teststatus(
+        self, report: Any
+    ) -> tuple[str, str, tuple[str, dict[str, bool]]] | None:
+        """A test that only lost something has a letter and a word of its own."""
+        found = getattr(report, "clib_findings", ())
+        if found and report.failed and report.when == "teardown":
+            kinds = {data["kind"] for data in found if data["severity"] == "error"}
+            if kinds and _is_clib_failure(report):
+                word = kinds.pop() if len(kinds) == 1 else "clib"
+                return "error", "L", (word.upper(), {"red": True})
+        return None
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """A worker of pytest-xdist is done."""
+        output = getattr(node, "workeroutput", None) or {}
+        if "clib" in output:
+            self.take_output(output["clib"])
+
+    def take_output(self, output: dict[str, Any]) -> None:
+        """Take what belongs to no test from a process that executed some."""
+        for fields in output["libraries"]:
+            self._libraries.setdefault(fields["path"], Library(**fields))
+        self._never.append(set(output["never"]))
+        for data in output["findings"]:
+            finding = Finding.from_dict(data)
+            if finding not in self._of_session:
+                self._of_session.append(finding)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> Any:
+        """What belongs to no test fails the session."""
+        result = yield
+        failed = any(f.severity is Severity.ERROR for f in self._of_session)
+        fine = (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
+        if failed and session.exitstatus in fine:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        if self._never:
+            self.notes.extend(
+                f"--clib={spec} was never loaded; nothing of it was checked"
+                for spec in self._options.libraries
+                if all(spec in never for never in self._never)
+            )
+        self._write_reports()
+        return result
+
+    def pytest_terminal_summary(self, terminalreporter: TerminalReporter) -> None:
+        """The section and the summary line."""
+        terminal.show(
+            terminalreporter,
+            self._of_tests,
+            self._of_session,
+            headers=[
+                library.header()
+                for path, library in self._libraries.items()
+                if path not in self._introduced
+            ],
+            notes=self.notes,
+            tests=len(self._tests),
+        )
+
+    def introduce(self, libraries: list[Library]) -> list[str]:
+        """The lines about libraries that have been loaded by the end of collection."""
+        self._introduced.update(library.path for library in libraries)
+        return [library.header() for library in libraries]
+
+    def _write_reports(self) -> None:
+        if not self._options.reports:
+            return
+        data = reports.data(
+            [*self._of_tests, *self._of_session],
+            tests=len(self._tests),
+            injections=self.injections,
+            seconds=time.monotonic() - self._began,
+            libraries=[dataclasses.asdict(lib) for lib in self._libraries.values()],
+        )
+        try:
+            for path in self._options.reports:
+                reports.write(path, data)
+        except OSError as error:
+            self.notes.append(f"--clib-report: {error}")
+
+
+def _is_clib_failure(report: Any) -> bool:
+    crash = getattr(report.longrepr, "reprcrash", None)
+    return crash is None or "ClibFailure" in crash.message

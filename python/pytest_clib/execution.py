@@ -1,0 +1,281 @@
+"""The hooks around each test, where tests are executed.
+
+A phase of a test is left in this order: the test's own code, then exceptions of callbacks
+(innermost), then whatever other plugins do, then what was lost (outermost, after all
+fixtures have been torn down).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from . import declarations, marks
+from .callbacks import Caught, add_note
+from .findings import Finding, Kind, Severity
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator
+
+    from .run import Run
+
+FINDINGS = pytest.StashKey[list[Finding]]()
+STOPPED = pytest.StashKey[list[BaseException]]()
+KEPT = pytest.StashKey[list[object]]()
+
+
+class ClibFailure(pytest.fail.Exception):
+    """A test lost something: its text is the findings, and there is no traceback."""
+
+    def __init__(self, findings: list[Finding]) -> None:
+        text = "\n\n".join("\n".join(finding.lines()) for finding in findings)
+        super().__init__(text, pytrace=False)
+
+
+class Execution:
+    """The plugin object of a process that executes tests."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self._stack = contextlib.ExitStack()
+
+    # Collection: libraries are loaded by imports, and callbacks may run there already.
+
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_make_collect_report(self) -> Generator[None, Any, Any]:
+        """Catch exceptions of callbacks during an import."""
+        with self.run.callbacks.watching():
+            report = yield
+        self.run.rescan()
+        for caught in self.run.callbacks.take():
+            if not caught.reported:
+                self.run.findings.append(self.callback_finding(caught, ""))
+        return report
+
+    def pytest_report_collectionfinish(self) -> list[str]:
+        """A line per library that is loaded by now."""
+        self.run.rescan()
+        display = self.run.config.pluginmanager.get_plugin("clib-display")
+        return display.introduce(self.run.libraries) if display else []
+
+    # Phases, outermost: the ledger.
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, Any, Any]:
+        """A test begins."""
+        self.run.rescan()
+        item.stash[FINDINGS] = []
+        item.stash[STOPPED] = []
+        self.run.leaks.start_test(item.nodeid)
+        item.stash[KEPT] = self._stack.enter_context(self.run.callbacks.keeping())
+        return (yield)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_call(self) -> Generator[None, Any, Any]:
+        """The test itself begins."""
+        self.run.rescan()
+        return (yield)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, Any, Any]:
+        """A test is over: see what was lost."""
+        self.run.rescan()
+        stopped = item.stash.setdefault(STOPPED, [])
+        try:
+            result = yield
+        except BaseException as error:
+            stopped.append(error)
+            self._end_test(item)
+            raise
+        lost = self._end_test(item)
+        if lost:
+            raise ClibFailure(lost)
+        return result
+
+    def _end_test(self, item: pytest.Item) -> list[Finding]:
+        """The findings of the ledger that fail the test."""
+        self._stack.close()
+        item.stash.setdefault(KEPT, []).clear()
+        stopped = item.stash[STOPPED]
+        found = self.run.leaks.end_test(
+            failed=bool(stopped),
+            skip=lambda: list(_ends_with(item)),
+            namespaces=lambda: _namespaces(item),
+        )
+        stopped.clear()
+        found = marks.filter_allowed(found, marks.read(item))
+        item.stash.setdefault(FINDINGS, []).extend(found)
+        return [f for f in found if f.severity is Severity.ERROR]
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(
+        self, fixturedef: Any, request: Any
+    ) -> Generator[None, Any, Any]:
+        """What a fixture of wider scope acquires is its own."""
+        if fixturedef.scope == "function":
+            return (yield)
+        name = f"{fixturedef.argname!r} ({fixturedef.scope} scope)"
+        with (
+            self.run.leaks.in_fixture(fixturedef, name),
+            self.run.callbacks.keeping() as kept,
+        ):
+            request.addfinalizer(kept.clear)
+            return (yield)
+
+    def pytest_fixture_post_finalizer(self, fixturedef: Any) -> None:
+        """A fixture has been torn down."""
+        self.run.leaks.fixture_finished(fixturedef)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[Any]
+    ) -> Generator[None, Any, Any]:
+        """Put the findings on the report of the phase that they belong to."""
+        report = yield
+        if call.excinfo is not None and call.when != "teardown":
+            item.stash.setdefault(STOPPED, []).append(call.excinfo.value)
+        found = item.stash.get(FINDINGS, [])
+        report.clib_findings = [finding.to_dict() for finding in found]
+        if found and report.failed and not _shown(call):
+            text = "\n\n".join("\n".join(finding.lines()) for finding in found)
+            report.sections.append(("clib", text))
+        found.clear()
+        return report
+
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_sessionfinish(
+        self, session: pytest.Session
+    ) -> Generator[None, Any, Any]:
+        """Judge what is left, compare declarations, and hand everything over."""
+        result = yield
+        if session.exitstatus == pytest.ExitCode.INTERNAL_ERROR:
+            return result
+        self.run.findings.extend(self.run.leaks.finish(_namespaces(None)))
+        self.run.findings.extend(declarations.check(self.run))
+        output = {
+            "findings": [finding.to_dict() for finding in self.run.findings],
+            "libraries": [dataclasses.asdict(lib) for lib in self.run.libraries],
+            "never": self.run.never_loaded(),
+        }
+        workeroutput = getattr(session.config, "workeroutput", None)
+        if workeroutput is not None:
+            workeroutput["clib"] = output
+        else:
+            display = session.config.pluginmanager.get_plugin("clib-display")
+            display.take_output(output)
+        return result
+
+    def pytest_unconfigure(self) -> None:
+        """Put every call back."""
+        self.run.stop()
+
+    def callback_finding(self, caught: Caught, test: str) -> Finding:
+        """The finding about an exception in a callback."""
+        name = type(caught.exception).__name__
+        return Finding(
+            kind=Kind.CALLBACK_EXCEPTION,
+            message=f"{name} in the callback {caught.callback}: {caught.exception}",
+            test=test,
+            function=caught.foreign,
+            details=caught.note(),
+            command=self.run.command(test),
+        )
+
+
+class CallbackPhases:
+    """Raises what callbacks ended with, right after the test's own code."""
+
+    def __init__(self, execution: Execution) -> None:
+        self._execution = execution
+
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, Any, Any]:
+        """See ``_phase``."""
+        with self._phase(item):
+            return (yield)
+
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, Any, Any]:
+        """See ``_phase``."""
+        with self._phase(item):
+            return (yield)
+
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, Any, Any]:
+        """See ``_phase``."""
+        with self._phase(item):
+            return (yield)
+
+    @contextlib.contextmanager
+    def _phase(self, item: pytest.Item) -> Iterator[None]:
+        callbacks = self._execution.run.callbacks
+        raised: BaseException | None = None
+        with callbacks.watching():
+            try:
+                yield
+            except BaseException as error:
+                raised = error
+                self._take(item, raised)
+                raise
+        pending = self._take(item, raised)
+        if pending is not None:
+            raise pending
+
+    def _take(
+        self, item: pytest.Item, raised: BaseException | None
+    ) -> BaseException | None:
+        """Make findings of what was caught; the first that nobody has seen yet."""
+        pending: BaseException | None = None
+        seen: list[BaseException] = []
+        found: list[Finding] = []
+        for caught in self._execution.run.callbacks.take():
+            error = caught.exception
+            if any(error is other for other in seen):
+                continue  # it went through several callbacks
+            seen.append(error)
+            if caught.reported and error is not raised:
+                continue  # raised where the call returned, and the test dealt with it
+            if not caught.reported:
+                add_note(error, caught.note())
+                pending = pending or error
+            if isinstance(error, Exception):
+                finding = self._execution.callback_finding(caught, item.nodeid)
+                found.append(finding)
+        allowed = marks.filter_allowed(found, marks.read(item))
+        item.stash.setdefault(FINDINGS, []).extend(allowed)
+        return pending if allowed or not found else None
+
+
+def _shown(call: pytest.CallInfo[Any]) -> bool:
+    """Whether the failure itself is the text of the findings."""
+    return call.excinfo is not None and isinstance(call.excinfo.value, ClibFailure)
+
+
+def _ends_with(item: pytest.Item) -> Iterator[object]:
+    """What pytest still holds of a test that is over."""
+    funcargs = getattr(item, "funcargs", None)
+    if isinstance(funcargs, dict):
+        yield funcargs
+    bound = vars(item).get("_obj")
+    instance = getattr(bound, "__self__", None)
+    if instance is not None and not isinstance(instance, type):
+        with contextlib.suppress(TypeError):
+            yield vars(instance)
+
+
+def _namespaces(item: pytest.Item | None) -> Iterator[dict[str, Any]]:
+    """The variables of the suite's modules, and of the test's class."""
+    cls = getattr(item, "cls", None)
+    if cls is not None:
+        for base in cls.__mro__:
+            yield dict(vars(base))
+    library_folders = {Path(path) for path in (sys.prefix, sys.base_prefix)}
+    for module in list(sys.modules.values()):
+        file = getattr(module, "__file__", None)
+        if file and not library_folders.intersection(Path(file).parents):
+            yield dict(vars(module))

@@ -1,0 +1,280 @@
+"""The check for memory, descriptors and mappings that a library lost in a test.
+
+Everything that a library acquires carries the number of an *owner*: the test that runs,
+the module or session fixture that is being set up, or the import of the suite. An owner
+is judged when it is over: a test after its teardown, a fixture when it has been torn
+down, and what is left at the end of the session. Then:
+
+1. nothing left: done, at the cost of one look at the ledger;
+2. garbage is collected until nothing more goes;
+3. what is left and cannot be reached is lost, and is a finding (``reach``, ``descriptors``);
+4. what can be reached is held. A test that failed holds things in its traceback, and is
+   not asked again; the rest is looked at once more when the session ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import gc
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+from . import descriptors, places, reach
+from .findings import Finding, Kind, Severity
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from .run import Run
+
+KINDS = {
+    "memory": Kind.LEAK,
+    "descriptor": Kind.FD_LEAK,
+    "mapping": Kind.MAPPING_LEAK,
+}
+NOUNS = {"memory": "block", "descriptor": "descriptor", "mapping": "mapping"}
+MOST_COLLECTIONS = 10
+
+
+@dataclasses.dataclass
+class Owner:
+    """Who acquired something: a test, a fixture of wider scope, or the import.
+
+    Attributes:
+        number: what the ledger stores; 0 for the import.
+        test: node id, or ``""``.
+        name: how it is called in a report when it is not a test.
+        mark: the ledger's clock when it began.
+    """
+
+    number: int
+    test: str
+    name: str = ""
+    mark: int = 0
+
+
+class Leaks:
+    """The check; one per run."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._owners = {0: Owner(0, "", "the import of the suite")}
+        self._fixtures: dict[object, Owner] = {}
+        self._finished: list[Owner] = []
+        self._current = self._owners[0]
+        self._judging_late = False
+
+    def start_test(self, test: str) -> None:
+        """What is acquired from now on belongs to ``test``."""
+        self._enter(self._new(test))
+
+    @contextlib.contextmanager
+    def in_fixture(self, key: object, name: str) -> Iterator[None]:
+        """What is acquired meanwhile belongs to a fixture of wider scope."""
+        before = self._current
+        owner = self._new("", f"fixture {name}")
+        self._fixtures[key] = owner
+        self._enter(owner)
+        try:
+            yield
+        finally:
+            self._enter(before)
+
+    def fixture_finished(self, key: object) -> None:
+        """The fixture has been torn down: judge it with the test that did so."""
+        owner = self._fixtures.pop(key, None)
+        if owner is not None:
+            self._finished.append(owner)
+
+    def end_test(
+        self,
+        *,
+        failed: bool,
+        skip: Callable[[], Iterable[object]],
+        namespaces: Callable[[], Iterable[dict[str, Any]]],
+    ) -> list[Finding]:
+        """What was lost in the test that began last.
+
+        Args:
+            failed: the test failed: its traceback holds things, and nothing of it
+                is looked at again.
+            skip: tells objects that end with the test.
+            namespaces: tells where its variables are.
+        """
+        test = self._current
+        over = [test, *self._finished]
+        self._finished.clear()
+        self._enter(self._owners[0])
+        numbers = {owner.number for owner in over}
+        mark = min(owner.mark for owner in over)
+        if not self._left(mark, numbers):
+            return []
+        self._collect(mark, numbers)
+        if not self._left(mark, numbers):
+            return []
+        findings = self._judge(
+            numbers, test.test, skip(), namespaces(), descriptors_too=not failed
+        )
+        if failed:
+            self._run.native_session.disown(self._left(mark, numbers))
+        return findings
+
+    def finish(self, namespaces: Iterable[dict[str, Any]]) -> list[Finding]:
+        """What was lost by the import, or after the test that acquired it."""
+        for owner in [*self._fixtures.values(), *self._finished]:
+            self._finished.append(owner)
+        everyone = set(self._owners)
+        if not self._left(0, everyone):
+            return []
+        self._collect(0, everyone)
+        self._judging_late = True
+        return self._judge(everyone, "", [], namespaces, descriptors_too=False)
+
+    def now(self) -> list[Finding]:
+        """What the running test has acquired so far and lost (``clib.leaks()``)."""
+        numbers = {self._current.number}
+        mark = self._current.mark
+        self._collect(mark, numbers)
+        left = self._left(mark, numbers)
+        if not left:
+            return []
+        session = self._run.native_session
+        everything = session.held_since(0)
+        states = self._classify(everything, [])
+        lost = [
+            (held, state)
+            for held, state in zip(everything, states, strict=True)
+            if held.test in numbers and state != "reachable"
+        ]
+        return self._findings(lost, self._current.test)
+
+    def _new(self, test: str, name: str = "") -> Owner:
+        number = len(self._owners)
+        owner = Owner(number, test, name, self._run.native_session.mark())
+        self._owners[number] = owner
+        return owner
+
+    def _enter(self, owner: Owner) -> None:
+        self._current = owner
+        self._run.native_session.set_test(owner.number)
+
+    def _left(self, mark: int, numbers: set[int]) -> list[Any]:
+        return [
+            held
+            for held in self._run.native_session.held_since(mark)
+            if held.test in numbers
+        ]
+
+    def _collect(self, mark: int, numbers: set[int]) -> None:
+        """Collect garbage until nothing more goes."""
+        left = len(self._left(mark, numbers))
+        for _ in range(MOST_COLLECTIONS):
+            collected = gc.collect()
+            before, left = left, len(self._left(mark, numbers))
+            if not left or (not collected and left == before):
+                return
+
+    def _classify(self, held: list[Any], skip: Iterable[object]) -> list[str]:
+        return reach.classify(self._run.native, held, skip)
+
+    def _judge(
+        self,
+        numbers: set[int],
+        test: str,
+        skip: Iterable[object],
+        namespaces: Iterable[dict[str, Any]],
+        *,
+        descriptors_too: bool,
+    ) -> list[Finding]:
+        session = self._run.native_session
+        everything = session.held_since(0)
+        states = self._classify(everything, skip)
+        judged = list(zip(everything, states, strict=True))
+        mine = [(held, state) for held, state in judged if held.test in numbers]
+        lost = [
+            (held, state)
+            for held, state in mine
+            if held.kind != "descriptor" and state != "reachable"
+        ]
+        open_descriptors = [held for held, _ in mine if held.kind == "descriptor"]
+        if open_descriptors and descriptors_too:
+            searcher = descriptors.Searcher(
+                [
+                    (int(held.key, 16), held.size)
+                    for held, state in judged
+                    if held.kind == "memory" and state == "reachable"
+                ],
+                [(library.path, library.bias) for library in self._run.libraries],
+                namespaces,
+            )
+            lost.extend(
+                (held, "lost")
+                for held in open_descriptors
+                if not searcher.holds(int(held.key))
+            )
+        findings = self._findings(lost, test)
+        gone = {held.sequence for held, _ in lost}
+        session.disown([held for held, _ in lost])
+        if self._run.options.held:
+            still = [(held, "held") for held, _ in mine if held.sequence not in gone]
+            findings.extend(self._findings(still, test))
+        return findings
+
+    def _findings(self, lost: list[tuple[Any, str]], test: str) -> list[Finding]:
+        """One finding for what was lost at the same place."""
+        groups: dict[tuple[object, ...], list[tuple[Any, str]]] = defaultdict(list)
+        for held, state in lost:
+            state_group = "held" if state == "held" else "lost"
+            stack = tuple(held.backtrace)
+            key = (held.kind, held.site, stack, held.test, state_group)
+            groups[key].append((held, state))
+        # What went with something else says less than what it went with.
+        ranked = sorted(groups.values(), key=lambda group: group[0][1] == "indirect")
+        return [self._finding(group, test) for group in ranked]
+
+    def _finding(self, group: list[tuple[Any, str]], test: str) -> Finding:
+        first, state = group[0]
+        site, backtrace = places.of_backtrace(
+            self._run.native, first.site, first.backtrace
+        )
+        size = sum(held.size for held, _ in group)
+        owner = self._owners[first.test]
+        what = _quantity(len(group), NOUNS[first.kind], size)
+        how = {
+            "lost": "lost",
+            "indirect": "lost with what pointed to it",
+            "held": "still held",
+        }[state]
+        details = []
+        if first.kind == "descriptor":
+            numbers = ", ".join(held.key for held, _ in group)
+            details.append(f"still open: {numbers}")
+        if owner.test != (test or owner.test) or owner.name:
+            details.append(f"acquired in {owner.name or owner.test}")
+        if self._judging_late and owner.test:
+            details.append("it was held when that test ended, and lost since")
+        library = self._run.library(first.library)
+        by = f" in {site.function}" if site.function else ""
+        return Finding(
+            kind=Kind.HELD if state == "held" else KINDS[first.kind],
+            severity=Severity.WARNING if state == "held" else Severity.ERROR,
+            message=f"{what} {how}: {first.function}{by}, {library.name}",
+            test=test or owner.test,
+            library=library.path,
+            function=first.function,
+            site=site,
+            backtrace=backtrace,
+            details="\n".join(details),
+            command=self._run.command(test or owner.test),
+            count=len(group),
+            size=size,
+        )
+
+
+def _quantity(count: int, noun: str, size: int) -> str:
+    things = f"{count} {noun}" + ("s" if count != 1 else "")
+    if not size:
+        return things
+    total = " in all" if count != 1 else ""
+    return f"{things} ({size} byte{'s' if size != 1 else ''}{total})"

@@ -1,0 +1,42 @@
+"""A library under test, as people and reports know it."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import PurePath
+
+
+@dataclasses.dataclass(frozen=True)
+class Library:
+    """A library under test.
+
+    Attributes:
+        number: how the native session calls it.
+        path: as the loader knows it.
+        spec: number of the ``--clib`` value that it matched.
+        build_id: in hexadecimal, or ``""``.
+        bias: address in memory minus address in the file.
+        functions: how many functions of others it calls, all redirected.
+        debug: whether it has debug information that can be found.
+    """
+
+    number: int
+    path: str
+    spec: int
+    build_id: str
+    bias: int
+    functions: int
+    debug: bool
+
+    @property
+    def name(self) -> str:
+        """Its file name."""
+        return PurePath(self.path).name
+
+    def header(self) -> str:
+        """The line about it at the start of the session."""
+        return (
+            f"clib: {self.path}, build id {self.build_id or 'none'}, "
+            f"{self.functions} functions hooked, "
+            f"{'debug information' if self.debug else 'no debug information'}"
+        )

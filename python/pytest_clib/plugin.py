@@ -1,0 +1,61 @@
+"""The hooks that pytest calls; what they do is in the other modules.
+
+- This module declares options and markers, and registers ``Execution`` where tests are
+  executed and ``Display`` where they are shown: both in one process, or the one in the
+  workers of pytest-xdist and the other in its controller.
+- Findings travel from one to the other on the reports of tests
+  (``report.clib_findings``) and, what belongs to no test, in the worker's output.
+- Without ``--clib`` nothing is registered, and nothing is touched.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from . import marks, native, options
+from .display import Display
+from .execution import CallbackPhases, Execution
+from .fixture import clib as clib  # noqa: PLC0414 (a fixture of the plugin)
+from .run import Run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Declare the options."""
+    options.add(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Read the options, and begin if a library is named."""
+    config.addinivalue_line("markers", marks.HELP)
+    chosen = options.read(config)
+    if not chosen.active:
+        return
+    module, reason = native.load()
+    display = Display(config, chosen)
+    if module is None:
+        display.notes.append(f"pytest-clib {reason}; nothing is checked")
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(display, "clib-display")
+    if module is not None and not _is_controller(config):
+        execution = Execution(Run(module, chosen, config))
+        config.pluginmanager.register(execution, "clib-execution")
+        config.pluginmanager.register(CallbackPhases(execution), "clib-callbacks")
+        execution.run.start()
+
+
+def pytest_collection_modifyitems(items: Iterable[pytest.Item]) -> None:
+    """Tell markers that make no sense before anything runs."""
+    for item in items:
+        marks.read(item)
+
+
+def _is_controller(config: pytest.Config) -> bool:
+    """Whether pytest-xdist runs the tests in other processes."""
+    return bool(getattr(config.option, "tx", None)) and not hasattr(
+        config, "workerinput"
+    )

@@ -1,0 +1,106 @@
+"""What is lost: held by a library, but no longer reachable from anything alive.
+
+The native walk does the work; this module says where it begins, what it must not look
+into, and which Python types own memory that only they know the way to.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from types import ModuleType
+
+OPTIMIZED = 1  # co_flags: locals live in the frame, and f_locals is a copy
+
+# Of that copy: the frame's, ours, and the argument's. One more is the program's own.
+COPY_REFERENCES = 3
+
+
+def classify(
+    native: ModuleType | Any, held: list[Any], skip: Iterable[object] = ()
+) -> list[str]:
+    """How each of ``held`` can be reached: ``reachable``, ``lost`` or ``indirect``.
+
+    Args:
+        native: the native module.
+        held: what the ledger has.
+        skip: objects that end with the test; nothing is reached through them.
+    """
+    owners = owner_types()
+    objects = gc.get_objects()
+    objects.append(sys.modules)
+    objects.extend(_thread_values())
+    return native.reach(held, objects, list(skip), owners, buffer_of, uses_arenas())  # type: ignore[no-any-return]
+
+
+def uses_arenas() -> bool:
+    """Whether small Python objects live in arenas of CPython's own."""
+    return os.environ.get("PYTHONMALLOC", "").removesuffix("_debug") != "malloc"
+
+
+def owner_types() -> list[type]:
+    """Types whose instances own memory, of those that have been imported."""
+    types: list[type] = [_ctypes_data()]
+    for module, name in (("_cffi_backend", "__CDataOwn"), ("array", "array")):
+        owner = getattr(sys.modules.get(module), name, None)
+        if owner is not None:
+            types.append(owner)
+    return types
+
+
+def _ctypes_data() -> type:
+    """``_ctypes._CData``, the base of everything with a buffer."""
+    return ctypes.c_int.__mro__[-2]
+
+
+def buffer_of(owner: Any) -> tuple[int, int] | None:
+    """The memory that ``owner`` owns, as (address, bytes).
+
+    Memory that it only points to is not its own, and may be gone.
+    """
+    if isinstance(owner, _ctypes_data()):
+        if not owner._b_needsfree_:
+            return None
+        return ctypes.addressof(owner), ctypes.sizeof(owner)
+    array = sys.modules.get("array")
+    if array is not None and isinstance(owner, array.array):
+        address, items = owner.buffer_info()
+        return address, items * owner.itemsize
+    return _cffi_buffer(owner)
+
+
+def _cffi_buffer(owner: Any) -> tuple[int, int] | None:
+    backend: Any = sys.modules["_cffi_backend"]
+    # PyObject_HEAD, the type's description, then the pointer to the data.
+    pointer_at = id(owner) + 3 * ctypes.sizeof(ctypes.c_void_p)
+    try:
+        size = len(backend.buffer(owner))
+    except TypeError:  # a callback or a handle: the pointer is all that there is
+        return pointer_at, ctypes.sizeof(ctypes.c_void_p)
+    return ctypes.c_size_t.from_address(pointer_at).value, size
+
+
+def _thread_values() -> list[object]:
+    """What the local variables of other threads' running functions hold.
+
+    This thread runs pytest and nothing of the test any more.
+    """
+    values: list[object] = []
+    here = threading.get_ident()
+    for thread, top in sys._current_frames().items():  # noqa: SLF001 (documented)
+        frame = top if thread != here else None
+        while frame is not None:
+            if frame.f_code.co_flags & OPTIMIZED:
+                copy = frame.f_locals
+                values.extend(copy.values())
+                if type(copy) is dict and sys.getrefcount(copy) <= COPY_REFERENCES:
+                    copy.clear()  # before 3.13 the frame keeps it, and what is in it
+            frame = frame.f_back
+    return values
