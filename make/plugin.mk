@@ -1,0 +1,28 @@
+##@ The pytest plugin
+
+WHEELS := dist
+
+# Everything that the plugin is built from. The virtual environment gets it with an optimised native module, built
+# with less link-time work than a wheel, in a directory of its own so that the two do not undo each other.
+PLUGIN_SOURCES := pyproject.toml Cargo.toml Cargo.lock \
+  $(wildcard crates/clib-*/Cargo.toml) \
+  $(shell find crates/clib-hook/src crates/clib-abi/src crates/clib-native/src crates/clib-script/src -name '*.rs' 2>/dev/null)
+
+$(VENV)/.plugin: $(PLUGIN_SOURCES) $(VENV)/.tools
+	CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
+	  CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)/plugin VIRTUAL_ENV=$(abspath $(VENV)) \
+	  $(VENV)/bin/maturin develop --quiet --release
+	@touch $@
+
+.PHONY: wheel
+wheel: $(VENV)/.tools ## the wheel of pytest-clib, in dist/
+	$(VENV)/bin/maturin build --quiet --release --out $(WHEELS)
+	@ls -1 $(WHEELS)/*.whl
+
+.PHONY: test-plugin
+test-plugin: $(VENV)/.plugin ## tests of the plugin, on small C libraries with planted bugs (ARGS=...)
+	$(PY) -m pytest tests/plugin $(ARGS)
+
+.PHONY: test-examples
+test-examples: $(VENV)/.plugin ## the examples, under the plugin as their first lines say
+	$(PY) -m pytest examples --clib='libz.so*' $(ARGS)
