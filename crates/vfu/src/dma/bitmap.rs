@@ -79,7 +79,7 @@ impl Bitmap {
                 index: 0,
                 generation: 0,
                 next: None,
-            })
+            });
         };
         Ok(Self(header))
     }
@@ -137,7 +137,7 @@ impl Bitmap {
 
     fn first_word(&self) -> *mut AtomicU64 {
         // SAFETY: the words follow the header in the same allocation.
-        unsafe { self.0.as_ptr().cast::<u8>().add(HEADER).cast::<AtomicU64>() }
+        unsafe { self.0.as_ptr().add(1).cast::<AtomicU64>() }
     }
 
     fn word(&self, at: usize) -> Option<&AtomicU64> {

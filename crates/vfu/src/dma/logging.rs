@@ -181,7 +181,7 @@ impl Change<'_> {
     ) -> Result<Plan, Error> {
         let first = self.covered(iova, length)?;
         let at_base = first.base == iova;
-        if !at_base && page_size != 0 && iova % page_size != 0 {
+        if !at_base && page_size != 0 && !iova.is_multiple_of(page_size) {
             return Err(Error::ReportStart { iova, page_size });
         }
         let log_shift = self.logging_shift();

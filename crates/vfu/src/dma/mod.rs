@@ -35,7 +35,6 @@ mod access;
 mod bitmap;
 mod error;
 mod logging;
-mod shared;
 mod slots;
 mod sys;
 mod table;
@@ -45,8 +44,9 @@ mod types;
 use core::mem::MaybeUninit;
 use core::ptr::NonNull;
 
-use shared::Shared;
 use table::Table;
+
+use crate::sys::shared::Shared;
 
 pub use error::Error;
 pub use types::{
@@ -64,9 +64,15 @@ pub const MAX_BITMAP_BYTES: u64 = 1 << 30;
 pub const MAX_REPORT_BYTES: usize = (1 << 20) - 64;
 
 /// The DMA regions of one context. A handle: clones share the table; the last one releases it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Dma {
     table: Shared<Table>,
+}
+
+impl core::fmt::Debug for Dma {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        self.table.fmt(f)
+    }
 }
 
 impl Dma {
@@ -75,9 +81,8 @@ impl Dma {
     /// # Errors
     /// [`Error::NoMemory`].
     pub fn new(max_regions: usize) -> Result<Self, Error> {
-        Ok(Self {
-            table: Shared::new(Table::new(max_regions))?,
-        })
+        let table = Shared::try_new(Table::new(max_regions)).map_err(|_| Error::NoMemory)?;
+        Ok(Self { table })
     }
 
     /// Most regions that the table takes.

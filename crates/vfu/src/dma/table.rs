@@ -209,7 +209,7 @@ impl Change<'_> {
         if let Some(entry) = self.tree.entry_at_or_before(last)
             && entry.last >= iova
         {
-            return self.again(entry, iova, last, prot, offset, fd);
+            return self.again(entry, iova, last, prot, offset, fd.as_ref());
         }
         if self.len() >= self.max_regions {
             return Err(Error::TooMany {
@@ -285,7 +285,7 @@ impl Change<'_> {
         last: u64,
         prot: u32,
         offset: u64,
-        fd: Option<OwnedFd>,
+        fd: Option<&OwnedFd>,
     ) -> Result<Added, Error> {
         let size = last - iova + 1;
         // The lowest region that the new one meets, for the message: `entry` is the highest.
@@ -310,7 +310,7 @@ impl Change<'_> {
         if body.offset != offset || body.prot != prot {
             return Err(differs);
         }
-        let same_file = match (fd.as_ref().map(AsFd::as_fd), pin.fd()) {
+        let same_file = match (fd.map(AsFd::as_fd), pin.fd()) {
             (None, _) => pin.access() == Access::Message,
             (Some(_), None) if pin.access() == Access::Message => false,
             (Some(new), kept) => {

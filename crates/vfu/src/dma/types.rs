@@ -25,7 +25,7 @@ pub enum Access {
     Message,
 }
 
-/// A region as DMA_MAP announces it.
+/// A region as `DMA_MAP` announces it.
 #[derive(Debug)]
 pub struct NewRegion {
     /// First I/O virtual address.
@@ -122,7 +122,7 @@ pub struct Segment {
     pub reserved: [u8; 7],
 }
 
-/// One range of addresses to log, of feature DMA_LOGGING_START.
+/// One range of addresses to log, of feature `DMA_LOGGING_START`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogRange {
     /// First I/O virtual address.

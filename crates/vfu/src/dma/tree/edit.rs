@@ -133,7 +133,7 @@ impl Tree {
     }
 
     /// Adds a child to the right of the one that the path took, splitting upwards as far as needed.
-    fn insert_above(&self, mut path: Path, mut key: u64, mut child: *mut u8) {
+    fn insert_above(&self, mut path: Path, mut key: u64, mut child: *mut ()) {
         while path.len > 0 {
             path.len -= 1;
             let (node, taken) = path.steps[path.len];

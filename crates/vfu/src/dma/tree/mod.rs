@@ -77,7 +77,7 @@ pub(super) struct Tree {
     /// Levels of inner nodes above the leaves.
     height: AtomicUsize,
     /// A [`Leaf`] if the height is 0, else an [`Inner`]; null while the tree is empty.
-    root: AtomicPtr<u8>,
+    root: AtomicPtr<()>,
     own: Own,
 }
 

@@ -22,7 +22,7 @@ pub(super) struct Keys {
     /// Of leaves: the previous and the next. In a free list: the next free node, and nothing.
     links: [AtomicPtr<Leaf>; 2],
     /// List of all nodes of this type, for the drop of the tree. Written once, before the node is published.
-    pub(super) all: Cell<*mut u8>,
+    pub(super) all: Cell<*mut ()>,
     fill: u64,
     key: [AtomicU64; CAP],
 }
@@ -61,7 +61,7 @@ impl Keys {
 
     fn set(&self, at: usize, key: u64) {
         self.key[at].store(key, Ordering::Relaxed);
-        if at % GROUP == 0 && at > 0 {
+        if at.is_multiple_of(GROUP) && at > 0 {
             self.samples[at / GROUP - 1].store(key, Ordering::Relaxed);
         }
     }
@@ -216,7 +216,7 @@ impl Leaf {
 #[repr(C, align(64))]
 pub(super) struct Inner {
     keys: Keys,
-    children: [AtomicPtr<u8>; CAP],
+    children: [AtomicPtr<()>; CAP],
 }
 
 impl Node for Inner {
@@ -235,12 +235,12 @@ impl Inner {
     }
 
     #[inline]
-    pub(super) fn child(&self, at: usize) -> *mut u8 {
+    pub(super) fn child(&self, at: usize) -> *mut () {
         self.children[at].load(Ordering::Relaxed)
     }
 
     /// Inserts at a position; the node is not full.
-    pub(super) fn insert(&self, at: usize, key: u64, child: *mut u8) {
+    pub(super) fn insert(&self, at: usize, key: u64, child: *mut ()) {
         self.open_gap(at);
         self.keys.set(at, key);
         self.children[at].store(child, Ordering::Relaxed);

@@ -78,10 +78,10 @@ fn agrees_with_a_map() {
             let grow = random.below(100) < if round < rounds / 2 { 65 } else { 35 };
             let at = random.below(space) * 16;
             if grow {
-                if !model.contains_key(&at) {
+                model.entry(at).or_insert_with(|| {
                     insert(&tree, at, at + 7);
-                    model.insert(at, at + 7);
-                }
+                    at + 7
+                });
             } else {
                 let victim = model.range(at..).next().map(|(&base, _)| base);
                 if let Some(base) = victim {
