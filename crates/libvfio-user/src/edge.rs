@@ -1,0 +1,255 @@
+//! The edge between C and Rust: errno, and the one template that every entry point follows.
+//!
+//! 1. An entry point passes a closure that returns `Result`; [`entry`] (or [`entry_any_thread`]) turns it into the
+//!    return value and errno, and nothing touches errno after that. A success leaves errno as it was on entry, unless
+//!    the entry point says otherwise with [`Done::errno`].
+//! 2. A NULL context is EINVAL. A panic, which would be a bug here, is caught, logged and becomes ENOTRECOVERABLE,
+//!    as does every later call on that context: nothing unwinds into C, nothing aborts.
+//! 3. No reference but a shared one reaches the closure, so that callbacks may enter again. Entry points that
+//!    any thread may call see [`Shared`] only, which is `Sync`.
+
+use std::ffi::{c_int, c_void};
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr;
+
+use vfu::{Errno, Level, dma};
+
+use crate::context::{Shared, VfuCtx};
+
+/// The calling thread's errno.
+pub(crate) fn errno() -> c_int {
+    // SAFETY: glibc's pointer to the calling thread's errno is always valid.
+    unsafe { *libc::__errno_location() }
+}
+
+/// Sets the calling thread's errno.
+pub(crate) fn set_errno(value: c_int) {
+    // SAFETY: glibc's pointer to the calling thread's errno is always valid.
+    unsafe { *libc::__errno_location() = value };
+}
+
+/// Why an entry point fails: what to log, and errno.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Failure {
+    /// From the core.
+    Core(vfu::Error),
+    /// An argument that only C can get wrong.
+    Argument {
+        /// The argument, and what is wrong with it.
+        what: &'static str,
+        /// Its value.
+        value: i64,
+    },
+    /// Another wrong use, or a state in which the call makes no sense.
+    Use(&'static str, Errno),
+    /// The core has logged it already.
+    Logged(Errno),
+}
+
+impl Failure {
+    /// For results of functions that log their errors themselves.
+    pub(crate) fn logged(error: vfu::Error) -> Self {
+        Self::Logged(error.errno())
+    }
+
+    fn errno(&self) -> c_int {
+        match self {
+            Self::Core(error) => error.errno().get(),
+            Self::Argument { .. } => libc::EINVAL,
+            Self::Use(_, errno) | Self::Logged(errno) => errno.get(),
+        }
+    }
+
+    /// `None`: logged already. What happens in normal operation is for debugging only.
+    fn level(&self) -> Option<Level> {
+        match self {
+            Self::Logged(_) => None,
+            Self::Core(
+                vfu::Error::Dma(_)
+                | vfu::Error::WouldBlock
+                | vfu::Error::Quiescing
+                | vfu::Error::NothingPending
+                | vfu::Error::NotRealized
+                | vfu::Error::Pci(vfu::pci::Error::NotFound),
+            ) => Some(Level::Debug),
+            _ => Some(Level::Error),
+        }
+    }
+}
+
+impl From<vfu::Error> for Failure {
+    fn from(error: vfu::Error) -> Self {
+        Self::Core(error)
+    }
+}
+
+impl From<dma::Error> for Failure {
+    fn from(error: dma::Error) -> Self {
+        Self::Core(error.into())
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Core(error) => error.fmt(f),
+            Self::Argument { what, value } => write!(f, "{what}: {value:#x} is not valid"),
+            Self::Use(what, _) => f.write_str(what),
+            Self::Logged(errno) => errno.fmt(f),
+        }
+    }
+}
+
+/// A success: the value to return, and the errno to leave behind, if not that of the caller.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Done<T> {
+    value: T,
+    errno: Option<c_int>,
+}
+
+impl<T> Done<T> {
+    /// Success with an errno of its own.
+    pub(crate) const fn with_errno(value: T, errno: c_int) -> Self {
+        Self {
+            value,
+            errno: Some(errno),
+        }
+    }
+}
+
+impl<T> From<T> for Done<T> {
+    fn from(value: T) -> Self {
+        Self { value, errno: None }
+    }
+}
+
+/// What an entry point returns, and the value that tells failure.
+pub(crate) trait Returned {
+    const FAILED: Self;
+}
+
+impl Returned for () {
+    const FAILED: Self = ();
+}
+
+impl Returned for bool {
+    const FAILED: Self = false;
+}
+
+impl Returned for c_int {
+    const FAILED: Self = -1;
+}
+
+impl Returned for isize {
+    const FAILED: Self = -1;
+}
+
+impl Returned for usize {
+    const FAILED: Self = 0;
+}
+
+impl Returned for *mut c_void {
+    const FAILED: Self = ptr::null_mut();
+}
+
+impl Returned for *mut VfuCtx {
+    const FAILED: Self = ptr::null_mut();
+}
+
+/// Runs an entry point that belongs to the context's own thread. `name` is the C function, for the log.
+///
+/// # Safety
+///
+/// `ctx` is NULL or a live context, and no other thread is in such an entry point of it.
+pub(crate) unsafe fn entry<T: Returned, D: Into<Done<T>>>(
+    ctx: *mut VfuCtx,
+    name: &'static str,
+    body: impl FnOnce(&VfuCtx) -> Result<D, Failure>,
+) -> T {
+    // SAFETY: the caller's promise.
+    let Some(live) = (unsafe { ctx.as_ref() }) else {
+        return refused();
+    };
+    guarded(live.shared(), name, || body(live))
+}
+
+/// Runs an entry point that any thread may call at any time.
+///
+/// # Safety
+///
+/// `ctx` is NULL or a live context.
+pub(crate) unsafe fn entry_any_thread<T: Returned, D: Into<Done<T>>>(
+    ctx: *mut VfuCtx,
+    name: &'static str,
+    body: impl FnOnce(&Shared) -> Result<D, Failure>,
+) -> T {
+    // SAFETY: the caller's promise; only the part that is `Sync` is referred to.
+    let Some(shared) = (unsafe { VfuCtx::shared_of(ctx) }) else {
+        return refused();
+    };
+    guarded(shared, name, || body(shared))
+}
+
+/// Runs an entry point that has no context yet, hence no log.
+pub(crate) fn entry_without_ctx<T: Returned>(body: impl FnOnce() -> Result<T, Failure>) -> T {
+    let before = errno();
+    let outcome = catch_unwind(AssertUnwindSafe(body));
+    finish(
+        before,
+        outcome
+            .unwrap_or(Err(Failure::Logged(BROKEN)))
+            .map(Done::from),
+    )
+}
+
+/// errno after a caught panic.
+const BROKEN: Errno = Errno::new(libc::ENOTRECOVERABLE);
+
+fn guarded<T: Returned, D: Into<Done<T>>>(
+    shared: &Shared,
+    name: &'static str,
+    body: impl FnOnce() -> Result<D, Failure>,
+) -> T {
+    let before = errno();
+    if shared.is_broken() {
+        return finish(before, Err(Failure::Logged(BROKEN)));
+    }
+    let outcome = catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| {
+        shared.mark_broken(name, panic_text(&*panic));
+        Err(Failure::Logged(BROKEN))
+    });
+    if let Err(failure) = &outcome
+        && let Some(level) = failure.level()
+    {
+        shared.log(level, format_args!("{name}: {failure}"));
+    }
+    finish(before, outcome.map(D::into))
+}
+
+/// No context: nowhere to log.
+fn refused<T: Returned>() -> T {
+    finish(0, Err(Failure::Logged(Errno::EINVAL)))
+}
+
+/// The only place that turns an outcome into a return value. errno comes last.
+fn finish<T: Returned>(before: c_int, outcome: Result<Done<T>, Failure>) -> T {
+    match outcome {
+        Ok(done) => {
+            set_errno(done.errno.unwrap_or(before));
+            done.value
+        }
+        Err(failure) => {
+            set_errno(failure.errno());
+            T::FAILED
+        }
+    }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
+}
