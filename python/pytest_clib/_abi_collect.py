@@ -1,0 +1,203 @@
+"""Finds what a suite declares, among the modules and objects that are already there.
+
+Nothing is imported and no attribute of anybody's object is asked for by name: modules
+are read through their dictionaries, and classes through ``__subclasses__``, so that
+lazy modules stay lazy and properties do not run. What belongs to the suite: modules
+under the root directory, and the packages of modules that hold a handle of a library
+under test.
+"""
+
+from __future__ import annotations
+
+import _ctypes
+import ctypes
+import gc
+import os
+import sys
+import sysconfig
+from typing import TYPE_CHECKING, Any
+
+from ._abi_sources import file_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+OWN_PACKAGE = __name__.partition(".")[0]
+SITE_PACKAGES = ("site-packages", "dist-packages")
+# Classes of cffi, by module and name: cffi may not be installed.
+CFFI_CLASSES = {
+    ("cffi.api", "FFI"): "ffi",
+    ("_cffi_backend", "FFI"): "compiled ffi",
+    ("cffi.api", "FFILibrary"): "library",
+    ("_cffi_backend", "Lib"): "library",
+}
+
+
+class DlInfo(ctypes.Structure):
+    """``Dl_info`` of ``dladdr(3)``."""
+
+    _fields_ = (
+        ("dli_fname", ctypes.c_char_p),
+        ("dli_fbase", ctypes.c_void_p),
+        ("dli_sname", ctypes.c_char_p),
+        ("dli_saddr", ctypes.c_void_p),
+    )
+
+
+class Objects:
+    """Live objects of interest: one walk over what the collector knows."""
+
+    def __init__(self) -> None:
+        self.handles: list[Any] = []
+        self.functions: list[Any] = []
+        self.cffi: dict[str, list[Any]] = {}
+        kinds: dict[type, str] = {}
+        for one in gc.get_objects():
+            kind = type(one)
+            group = kinds.get(kind)
+            if group is None:
+                group = kinds[kind] = group_of(kind)
+            if not group:
+                continue
+            if group == "handle":
+                self.handles.append(one)
+            elif group == "function":
+                self.functions.append(one)
+            else:
+                self.cffi.setdefault(group, []).append(one)
+
+
+def group_of(kind: type) -> str:
+    """What an instance of a class is to us; empty if nothing."""
+    mro = type.__getattribute__(kind, "__mro__")
+    if ctypes.CDLL in mro:
+        return "handle"
+    if _ctypes.CFuncPtr in mro:
+        return "function"
+    namespace = type.__getattribute__(kind, "__dict__")
+    module = namespace.get("__module__")
+    if not isinstance(module, str):
+        module = kind.__module__ if type(kind) is type else ""
+    name = type.__getattribute__(kind, "__name__")
+    return CFFI_CLASSES.get((module, name), "")
+
+
+class Symbols:
+    """Which library and symbol an address belongs to, as the loader knows it."""
+
+    def __init__(self, libraries: Iterable[str]) -> None:
+        self.libraries = {os.path.realpath(one): one for one in libraries}
+        self._dladdr = ctypes.CDLL(None).dladdr
+        self._dladdr.argtypes = (ctypes.c_void_p, ctypes.POINTER(DlInfo))
+        self._dladdr.restype = ctypes.c_int
+        self._real: dict[bytes, str] = {}
+
+    def find(self, address: int | None) -> tuple[str, str] | None:
+        """Library under test and symbol at an address; ``None`` if it is in neither."""
+        info = DlInfo()
+        if not address or not self._dladdr(address, ctypes.byref(info)):
+            return None
+        file = info.dli_fname
+        if not file:
+            return None
+        if file not in self._real:
+            self._real[file] = os.path.realpath(os.fsdecode(file))
+        library = self.libraries.get(self._real[file])
+        if library is None:
+            return None
+        exact = info.dli_sname is not None and info.dli_saddr == address
+        return library, info.dli_sname.decode() if exact else ""
+
+
+def modules_of(rootdir: str, handles: Iterable[Any]) -> dict[str, Any]:
+    """The suite's modules by name, in the order they were imported."""
+    wanted = {id(one) for one in handles}
+    root = os.path.join(os.path.realpath(rootdir), "")  # noqa: PTH118 - wants the slash
+    standard = os.path.join(os.path.realpath(sysconfig.get_path("stdlib")), "")  # noqa: PTH118
+    out: dict[str, Any] = {}
+    packages: set[str] = set()
+    files: dict[str, str] = {}
+    for name, module in list(sys.modules.items()):
+        path = file_of(module)
+        if path is None or name.partition(".")[0] == OWN_PACKAGE:
+            continue
+        real = os.path.realpath(path)
+        files[name] = real
+        inside = not any(part in real for part in SITE_PACKAGES)
+        if real.startswith(root) and inside:
+            out[name] = module
+        elif real.startswith(standard) and inside:
+            continue
+        elif wanted and any(id(one) in wanted for one in values(module)):
+            packages.add(name.partition(".")[0])
+    for name, module in list(sys.modules.items()):
+        if name in files and name.partition(".")[0] in packages:
+            out.setdefault(name, module)
+    return out
+
+
+def values(module: Any) -> list[Any]:
+    """What a module's names stand for."""
+    return [one for _, one in items(module)]
+
+
+def items(module: Any) -> list[tuple[str, Any]]:
+    """A module's names and what they stand for."""
+    try:
+        namespace = object.__getattribute__(module, "__dict__")
+    except AttributeError:
+        return []
+    if not isinstance(namespace, dict):
+        return []
+    return [(key, one) for key, one in list(namespace.items()) if isinstance(key, str)]
+
+
+def subclasses(base: type) -> Iterator[type]:
+    """All classes below a class, each once."""
+    seen: set[type] = set()
+    todo = list(type.__subclasses__(base))
+    while todo:
+        kind = todo.pop(0)
+        if kind in seen:
+            continue
+        seen.add(kind)
+        yield kind
+        todo.extend(type.__subclasses__(kind))
+
+
+def records(modules: dict[str, Any]) -> list[type]:
+    """Structures and Unions that the suite's modules define, in a stable order."""
+    found = []
+    for base in (_ctypes.Structure, _ctypes.Union):
+        for kind in subclasses(base):
+            module = type.__getattribute__(kind, "__dict__").get("__module__")
+            # The byte-swapped twin of a type is ctypes' own business.
+            if isinstance(module, str) and module in modules:
+                found.append(kind)
+    return found
+
+
+def callbacks(modules: dict[str, Any]) -> dict[type, list[tuple[str, str]]]:
+    """Prototypes that modules give names to: class to (file, name)."""
+    found: dict[type, list[tuple[str, str]]] = {}
+    for module in modules.values():
+        path = file_of(module)
+        for name, one in items(module):
+            if path and isinstance(one, type) and issubclass_of_function(one):
+                places = found.setdefault(one, [])
+                if all(known != name for _, known in places):
+                    places.append((path, name))
+    return found
+
+
+def issubclass_of_function(kind: type) -> bool:
+    """Whether a class is a prototype, asked without its metaclass."""
+    return _ctypes.CFuncPtr in type.__getattribute__(kind, "__mro__")
+
+
+def address(function: Any) -> int | None:
+    """The address that a foreign function object calls."""
+    try:
+        return ctypes.cast(function, ctypes.c_void_p).value
+    except (ctypes.ArgumentError, TypeError, ValueError):
+        return None

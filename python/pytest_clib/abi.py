@@ -1,0 +1,183 @@
+"""Compares the declarations of a suite with those of the library under test.
+
+A ctypes ``Structure`` is a promise about somebody else's memory, and nothing checks it:
+a field of the wrong size moves all that follow, a missing ``restype`` cuts a pointer in
+half, and the test that passes today crashes on another machine. The library's debug
+information knows better. ``check`` compares the two; ``docs/declarations.md`` says what
+counts as what.
+
+It runs no code of the suite and imports nothing. It may be called again when more has
+been imported.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from . import _abi_cffi as cffi
+from . import _abi_collect as collect
+from . import _abi_ctypes as reading
+from ._abi_compare import Comparison
+from ._abi_library import Library
+from ._abi_sources import Sources, file_of
+from ._abi_suite import DeclaredCallback, DeclaredFunction, RecordKey
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from .findings import Finding
+
+__all__ = ["Library", "check"]
+
+
+def check(
+    libraries: Iterable[str | Path | Library],
+    *,
+    rootdir: str | Path,
+    aliases: Mapping[str, str] | None = None,
+    modules: Iterable[Any] | None = None,
+) -> list[Finding]:
+    """Everything that the suite declares otherwise than the libraries do.
+
+    Args:
+        libraries: libraries under test that are loaded: paths, or ``Library`` objects,
+            which save reading the debug information again.
+        rootdir: modules below it belong to the suite.
+        aliases: the library's name for a declaration of another name, such as
+            ``{"Vector": "struct vec3"}``; ``""`` or ``"-"`` leaves one out. A class
+            can say the same for itself: ``_clib_name_ = "struct vec3"``.
+        modules: the suite's modules, where they are known; else all that are imported
+            and lie under ``rootdir``, and the packages that hold a handle of one of
+            the libraries.
+
+    Returns:
+        Findings of kind ``abi``: an error where memory or a value is misread, a
+        warning where it may be. For each declaration at most one of either.
+
+    Raises:
+        OSError: a library cannot be read.
+        ValueError: a library has no usable debug information.
+    """
+    opened = [one if isinstance(one, Library) else Library(one) for one in libraries]
+    suite = Suite([one.path for one in opened], str(rootdir), modules)
+    findings: list[Finding] = []
+    for library in opened:
+        comparison = Comparison(library, dict(aliases or {}), str(rootdir))
+        comparison.add_records(suite.records())
+        comparison.add_callbacks(suite.callbacks())
+        comparison.add_functions(suite.functions(library))
+        findings += comparison.finish()
+    return unique(findings)
+
+
+class Suite:
+    """What the imported modules of a suite declare."""
+
+    def __init__(
+        self, libraries: list[str], rootdir: str, modules: Iterable[Any] | None
+    ) -> None:
+        self.objects = collect.Objects()
+        self.symbols = collect.Symbols(libraries)
+        if modules is None:
+            handles = [one for one in self.objects.handles if self.is_handle(one)]
+            self.modules = collect.modules_of(rootdir, handles)
+        else:
+            self.modules = {one.__name__: one for one in modules}
+        paths = [file_of(one) for one in self.modules.values()]
+        self.sources = Sources(one for one in paths if one is not None)
+        self.reader = reading.Reader(self.sources)
+        backend = sys.modules.get("_cffi_backend")
+        self.cffi = cffi.Reader(self.sources, backend.FFI()) if backend else None
+
+    def is_handle(self, handle: Any) -> bool:
+        """Whether a CDLL object is one of a library under test."""
+        name = object.__getattribute__(handle, "__dict__").get("_name")
+        if isinstance(name, str) and os.path.realpath(name) in self.symbols.libraries:
+            return True
+        namespace = object.__getattribute__(handle, "__dict__")
+        functions = [one for one in namespace.values() if is_foreign(one)]
+        return any(self.symbols.find(collect.address(one)) for one in functions[:1])
+
+    def records(self) -> list[tuple[RecordKey, str | None]]:
+        """Structures and unions, with the C name that they give themselves."""
+        found: list[tuple[RecordKey, str | None]] = []
+        for kind in collect.records(self.modules):
+            says = reading.static(kind, "_clib_name_")
+            found.append(
+                (self.reader.key(kind), says if isinstance(says, str) else None)
+            )
+        if self.cffi is not None:
+            for ffi in self.ffis():
+                for written, key in cffi.records(self.cffi, ffi):
+                    found.append((RecordKey(written, key.identity, key.describe), None))
+        return found
+
+    def ffis(self) -> list[Any]:
+        """FFI objects whose declarations no compiler has read."""
+        inline = self.objects.cffi.get("ffi", [])
+        compiled = self.objects.cffi.get("compiled ffi", [])
+        own = self.cffi.backend if self.cffi else None
+        return inline + [
+            one
+            for one in compiled
+            if one is not own and cffi.is_abi_mode(one, self.modules)
+        ]
+
+    def callbacks(self) -> list[DeclaredCallback]:
+        """Prototypes that the suite's modules give names to."""
+        out = []
+        for kind, places in collect.callbacks(self.modules).items():
+            named = [self.sources.named(path, name) for path, name in places]
+            texts = [one for one in named if one is not None]
+            declared = self.reader.function_type(kind)
+            out.append(
+                DeclaredCallback(
+                    names=tuple(name for _, name in places),
+                    signature=self.reader.prototype(kind),
+                    place=texts[0][1] if texts else None,
+                    spelling=texts[0][0] if texts else declared.spelling,
+                )
+            )
+        return out
+
+    def functions(self, library: Library) -> list[DeclaredFunction]:
+        """Foreign functions of a library that have been looked up so far."""
+        out = []
+        for one in self.objects.functions:
+            found = self.symbols.find(collect.address(one))
+            if found is None or found[0] != library.path:
+                continue
+            name = object.__getattribute__(one, "__dict__").get("__name__")
+            if not isinstance(name, str) or name not in library.exports:
+                name = found[1]
+            if not name:
+                continue
+            lines, place = self.sources.function(name)
+            signature = self.reader.function(one)
+            out.append(DeclaredFunction(name, signature, place, "\n".join(lines)))
+        if self.cffi is not None:
+            for handle in self.objects.cffi.get("library", []):
+                for path, function in cffi.functions(self.cffi, handle, self.symbols):
+                    if path == library.path:
+                        out.append(function)
+        return out
+
+
+def is_foreign(one: Any) -> bool:
+    """Whether this is a function object of ctypes."""
+    return collect.issubclass_of_function(type(one))
+
+
+def unique(findings: list[Finding]) -> list[Finding]:
+    """Each finding once: several function objects may say the same."""
+    seen = set()
+    out = []
+    for one in findings:
+        key = (one.library, one.function, one.severity, one.message, one.details)
+        if key not in seen:
+            seen.add(key)
+            out.append(one)
+    return out
