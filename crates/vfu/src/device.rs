@@ -6,11 +6,11 @@
 //!    are refused there (EBUSY; `device_quiesced` EINVAL).
 //! 3. The library holds no lock and no borrow that a callback could need.
 
+use crate::Context;
 use crate::dma;
 use crate::error::Errno;
 use crate::irq::IrqIndex;
 use crate::migration::MigrationState;
-use crate::Context;
 
 /// Why [`Device::reset`] is called. The numbers are those of `vfu_reset_type_t`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -69,7 +69,10 @@ impl Access<'_> {
 /// implements [`region_read`](Self::region_read) and [`region_write`](Self::region_write).
 ///
 /// Errors of callbacks become the error number of the client's reply, whatever the number.
-#[expect(unused_variables, reason = "the defaults ignore their arguments, whose names are documentation")]
+#[expect(
+    unused_variables,
+    reason = "the defaults ignore their arguments, whose names are documentation"
+)]
 pub trait Device {
     /// The client accesses `region` (an index of [`region`](crate::region)) at byte `offset`; bounds are checked already.
     ///
@@ -77,7 +80,13 @@ pub trait Device {
     ///
     /// # Errors
     /// The error number that the client gets.
-    fn region_access(&mut self, ctx: &Context, region: u32, offset: u64, access: Access<'_>) -> Result<(), Errno> {
+    fn region_access(
+        &mut self,
+        ctx: &Context,
+        region: u32,
+        offset: u64,
+        access: Access<'_>,
+    ) -> Result<(), Errno> {
         match access {
             Access::Read(data) => self.region_read(ctx, region, offset, data),
             Access::Write(data) => self.region_write(ctx, region, offset, data),
@@ -88,7 +97,13 @@ pub trait Device {
     ///
     /// # Errors
     /// The error number that the client gets. The default is EINVAL.
-    fn region_read(&mut self, ctx: &Context, region: u32, offset: u64, data: &mut [u8]) -> Result<(), Errno> {
+    fn region_read(
+        &mut self,
+        ctx: &Context,
+        region: u32,
+        offset: u64,
+        data: &mut [u8],
+    ) -> Result<(), Errno> {
         Err(Errno::EINVAL)
     }
 
@@ -96,7 +111,13 @@ pub trait Device {
     ///
     /// # Errors
     /// The error number that the client gets. The default is EINVAL.
-    fn region_write(&mut self, ctx: &Context, region: u32, offset: u64, data: &[u8]) -> Result<(), Errno> {
+    fn region_write(
+        &mut self,
+        ctx: &Context,
+        region: u32,
+        offset: u64,
+        data: &[u8],
+    ) -> Result<(), Errno> {
         Err(Errno::EINVAL)
     }
 

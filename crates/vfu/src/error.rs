@@ -336,7 +336,9 @@ pub enum Error {
     #[error("a DMA message exchange is under way already")]
     ExchangeBusy,
     /// Too much arrived while waiting for the reply to a DMA command.
-    #[error("the client sent more than {limit} bytes of requests while a DMA command waited for its reply")]
+    #[error(
+        "the client sent more than {limit} bytes of requests while a DMA command waited for its reply"
+    )]
     CrossingLimit {
         /// How much may be queued.
         limit: usize,
@@ -348,7 +350,9 @@ impl Error {
     #[must_use]
     pub fn errno(&self) -> Errno {
         match self {
-            Self::System { errno, .. } | Self::Callback { errno, .. } | Self::DmaRefused { errno, .. } => *errno,
+            Self::System { errno, .. }
+            | Self::Callback { errno, .. }
+            | Self::DmaRefused { errno, .. } => *errno,
             Self::Dma(error) => Errno::new(error.errno()),
             Self::Pci(error) => Errno::new(error.errno()),
             Self::Region(error) => Errno::new(error.errno()),

@@ -89,7 +89,9 @@ pub struct Irqs(Shared<RwLock<Table>>);
 
 impl fmt::Debug for Irqs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Irqs").field("capacity", &self.capacity()).finish()
+        f.debug_struct("Irqs")
+            .field("capacity", &self.capacity())
+            .finish()
     }
 }
 
@@ -132,7 +134,10 @@ impl Irqs {
     fn raise(&self, irq: IrqIndex, subindex: u32) -> Result<()> {
         let table = self.read();
         match table.slot(irq, subindex) {
-            None => Err(Error::NoSuchIrq { subindex, capacity: table.capacity() }),
+            None => Err(Error::NoSuchIrq {
+                subindex,
+                capacity: table.capacity(),
+            }),
             Some(None) => Err(Error::NoEventfd { subindex }),
             Some(Some(event)) => event.trigger(),
         }
@@ -154,7 +159,10 @@ impl Irqs {
         table
             .vectors
             .try_reserve_exact(more)
-            .map_err(out_of_memory("interrupts", more.saturating_mul(size_of::<Option<EventFd>>())))?;
+            .map_err(out_of_memory(
+                "interrupts",
+                more.saturating_mul(size_of::<Option<EventFd>>()),
+            ))?;
         while table.vectors.len() < wanted {
             table.vectors.push(None); // within the capacity reserved above
         }
@@ -164,7 +172,10 @@ impl Irqs {
     /// Stores an eventfd; the old one is closed. What is not an eventfd comes back.
     pub(crate) fn install(&self, irq: IrqIndex, subindex: u32, fd: OwnedFd) -> Result<(), OwnedFd> {
         let event = EventFd::verify(fd)?;
-        let old = self.write().slot_mut(irq, subindex).and_then(|slot| slot.replace(event));
+        let old = self
+            .write()
+            .slot_mut(irq, subindex)
+            .and_then(|slot| slot.replace(event));
         drop(old); // closed after the lock is released
         Ok(())
     }

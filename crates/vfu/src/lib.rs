@@ -18,7 +18,7 @@ mod transport;
 mod version;
 pub mod wire;
 
-pub use context::{Context, Mode, Served};
+pub use context::{Context, Mode, Served, Transfer};
 pub use device::{Access, Device, Quiesce, ResetKind};
 pub use dma::Dma;
 pub use error::{Errno, Error, Result};

@@ -88,7 +88,9 @@ pub(crate) struct Logger {
 
 impl fmt::Debug for Logger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Logger").field("threshold", &self.threshold.get()).finish_non_exhaustive()
+        f.debug_struct("Logger")
+            .field("threshold", &self.threshold.get())
+            .finish_non_exhaustive()
     }
 }
 
@@ -103,7 +105,11 @@ impl Logger {
     }
 
     pub(crate) fn set(&self, sink: Option<Box<dyn Log>>, threshold: Level) {
-        self.effective.set(if sink.is_some() { (threshold as u8).cast_signed() } else { -1 });
+        self.effective.set(if sink.is_some() {
+            (threshold as u8).cast_signed()
+        } else {
+            -1
+        });
         self.threshold.set(threshold);
         self.changes.set(self.changes.get().wrapping_add(1));
         drop(self.sink.replace(sink));
@@ -125,7 +131,11 @@ impl Logger {
     fn write(&self, level: Level, message: fmt::Arguments<'_>) {
         let Some(sink) = self.sink.take() else { return }; // inside the sink
         let changes = self.changes.get();
-        let put_back = PutBack { logger: self, sink: Some(sink), changes };
+        let put_back = PutBack {
+            logger: self,
+            sink: Some(sink),
+            changes,
+        };
         let mut line = Line::new();
         let _ = line.write_fmt(message); // cut at the end of the buffer
         if let Some(sink) = &put_back.sink {
@@ -157,7 +167,10 @@ pub(crate) struct Line {
 
 impl Line {
     pub(crate) const fn new() -> Self {
-        Self { bytes: [0; LINE], length: 0 }
+        Self {
+            bytes: [0; LINE],
+            length: 0,
+        }
     }
 
     pub(crate) fn text(&self) -> &str {
@@ -174,7 +187,11 @@ impl Write for Line {
             place.copy_from_slice(&text.as_bytes()[..fits]);
             self.length += fits;
         }
-        if fits == text.len() { Ok(()) } else { Err(fmt::Error) }
+        if fits == text.len() {
+            Ok(())
+        } else {
+            Err(fmt::Error)
+        }
     }
 }
 
@@ -198,7 +215,12 @@ mod tests {
         let logger = Logger::new();
         logger.line(Level::Error, format_args!("nobody listens"));
         let copy = Arc::clone(&lines);
-        logger.set(Some(Box::new(move |level, text: &str| copy.lock().unwrap().push((level, text.to_owned())))), Level::Info);
+        logger.set(
+            Some(Box::new(move |level, text: &str| {
+                copy.lock().unwrap().push((level, text.to_owned()))
+            })),
+            Level::Info,
+        );
         logger.line(Level::Info, format_args!("a {}", 1));
         logger.line(Level::Debug, format_args!("b"));
         assert_eq!(*lines.lock().unwrap(), [(Level::Info, "a 1".to_owned())]);

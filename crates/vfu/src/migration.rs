@@ -115,7 +115,11 @@ mod tests {
                 if (from, to) == (StopCopy, PreCopy) {
                     assert_eq!(steps, 0); // refused, though a way exists
                 } else {
-                    assert_eq!((state, steps), (to, distance(from, to)), "{from:?} to {to:?}");
+                    assert_eq!(
+                        (state, steps),
+                        (to, distance(from, to)),
+                        "{from:?} to {to:?}"
+                    );
                 }
             }
         }

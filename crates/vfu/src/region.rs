@@ -5,7 +5,7 @@
 //! 2. The table is read and written between callbacks only; every borrow ends inside the function that takes it.
 
 use core::cell::RefCell;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use crate::error::{Error, Result};
 use crate::pci::region::{COUNT, FLAG_MEM, FLAG_RW};
@@ -53,6 +53,15 @@ impl AsRawFd for SharedFd {
         match self {
             Self::Owned(fd) => fd.as_raw_fd(),
             Self::Borrowed(fd) => fd.as_raw_fd(),
+        }
+    }
+}
+
+impl AsFd for SharedFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Owned(fd) => fd.as_fd(),
+            Self::Borrowed(fd) => *fd,
         }
     }
 }
@@ -115,8 +124,15 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
-    const EMPTY: Self =
-        Self { size: 0, flags: 0, callback: false, fd: None, offset: 0, areas: Vec::new(), io_events: Vec::new() };
+    const EMPTY: Self = Self {
+        size: 0,
+        flags: 0,
+        callback: false,
+        fd: None,
+        offset: 0,
+        areas: Vec::new(),
+        io_events: Vec::new(),
+    };
 }
 
 /// All regions of a context.
@@ -127,7 +143,9 @@ pub(crate) struct Table {
 
 impl Table {
     pub(crate) const fn new() -> Self {
-        Self { slots: RefCell::new([const { Slot::EMPTY }; COUNT]) }
+        Self {
+            slots: RefCell::new([const { Slot::EMPTY }; COUNT]),
+        }
     }
 
     /// Looks at one region, without calling back; `None` from 9 on.
@@ -138,7 +156,12 @@ impl Table {
     }
 
     /// Stores a region after all checks, in the order that the C API promises.
-    pub(crate) fn setup<A>(&self, setup: RegionSetup, areas: A, config_allocated: usize) -> Result<()>
+    pub(crate) fn setup<A>(
+        &self,
+        setup: RegionSetup,
+        areas: A,
+        config_allocated: usize,
+    ) -> Result<()>
     where
         A: IntoIterator<Item = MmapArea>,
         A::IntoIter: ExactSizeIterator + Clone,
@@ -157,7 +180,10 @@ impl Table {
 
         let mut stored = Vec::new();
         let count = areas.len().max(usize::from(setup.fd.is_some()));
-        stored.try_reserve_exact(count).map_err(out_of_memory("mappable areas", count * size_of::<MmapArea>()))?;
+        stored.try_reserve_exact(count).map_err(out_of_memory(
+            "mappable areas",
+            count * size_of::<MmapArea>(),
+        ))?;
         if areas.len() == 0 && setup.fd.is_some() {
             stored.push(MmapArea { base: 0, len: size });
         }
@@ -189,8 +215,15 @@ impl Table {
         let slot = usize::try_from(event.region)
             .ok()
             .and_then(|index| slots.get_mut(index))
-            .ok_or(Error::Argument { what: "index of a region", value: event.region.into() })?;
-        if event.offset.checked_add(event.size.into()).is_none_or(|end| end > slot.size) {
+            .ok_or(Error::Argument {
+                what: "index of a region",
+                value: event.region.into(),
+            })?;
+        if event
+            .offset
+            .checked_add(event.size.into())
+            .is_none_or(|end| end > slot.size)
+        {
             return Err(Error::RegionBounds {
                 region: event.region,
                 offset: event.offset,
@@ -205,11 +238,13 @@ impl Table {
 impl pci::Regions for Table {
     fn region(&self, index: usize) -> pci::Region {
         let slots = self.slots.borrow();
-        slots.get(index).map_or_else(pci::Region::default, |slot| pci::Region {
-            size: slot.size,
-            flags: slot.flags,
-            has_callback: slot.callback,
-        })
+        slots
+            .get(index)
+            .map_or_else(pci::Region::default, |slot| pci::Region {
+                size: slot.size,
+                flags: slot.flags,
+                has_callback: slot.callback,
+            })
     }
 }
 
@@ -222,7 +257,10 @@ pub(crate) struct FdList {
 
 impl FdList {
     pub(crate) const fn new() -> Self {
-        Self { fds: [-1; MAX_FDS], count: 0 }
+        Self {
+            fds: [-1; MAX_FDS],
+            count: 0,
+        }
     }
 
     /// Position of `fd` in the message; `None` when there is no room.

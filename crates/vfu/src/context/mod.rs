@@ -7,6 +7,7 @@
 //! 3. Nothing allocates while a request is served, except what the request itself asks for (a region to be mapped,
 //!    a buffer for a message above 4 KiB).
 
+mod memory;
 mod setup;
 
 use core::cell::{Cell, OnceCell, RefCell};
@@ -26,6 +27,8 @@ use crate::pci::{self, Function};
 use crate::region::{self, SharedFd};
 use crate::session::Session;
 use crate::transport::Link;
+
+pub use memory::Transfer;
 
 /// Whether calls wait for the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -30,7 +30,9 @@ impl Context {
         A::IntoIter: ExactSizeIterator + Clone,
     {
         let allocated = self.function.borrow().allocated();
-        self.regions.setup(setup, areas, allocated).inspect_err(|error| self.log_setup("region", error))
+        self.regions
+            .setup(setup, areas, allocated)
+            .inspect_err(|error| self.log_setup("region", error))
     }
 
     /// Lets clients turn writes to a place in a region into an event.
@@ -38,7 +40,9 @@ impl Context {
     /// # Errors
     /// EINVAL for a region that does not exist, or a place outside it. ENOMEM.
     pub fn create_ioeventfd(&self, event: IoEventFd) -> Result<()> {
-        self.regions.add_io_event(event).inspect_err(|error| self.log_setup("ioeventfd", error))
+        self.regions
+            .add_io_event(event)
+            .inspect_err(|error| self.log_setup("ioeventfd", error))
     }
 
     /// Says how many interrupts of a kind there are. A new context has one ERR and one REQ.
@@ -47,7 +51,10 @@ impl Context {
     /// EINVAL for more than one ERR or REQ. ENOMEM.
     pub fn set_irq_count(&self, irq: IrqIndex, count: u32) -> Result<()> {
         if irq.is_single() && count > 1 {
-            let error = Error::Argument { what: "number of ERR or REQ interrupts", value: count.into() };
+            let error = Error::Argument {
+                what: "number of ERR or REQ interrupts",
+                value: count.into(),
+            };
             self.log_setup("interrupts", &error);
             return Err(error);
         }
@@ -85,16 +92,23 @@ impl Context {
     /// EINVAL for another `kind`, or a `header_type` other than 0; EEXIST if it exists; ENOMEM.
     pub fn pci_init(&self, kind: i32, header_type: i32, revision: i32) -> Result<()> {
         let mut events = Events::new();
-        let result = self.function.borrow_mut().init(kind, header_type, revision, &mut events);
+        let result = self
+            .function
+            .borrow_mut()
+            .init(kind, header_type, revision, &mut events);
         self.log_events(&events);
-        let size = result.map_err(Error::from).inspect_err(|error| self.log_setup("PCI", error))?;
+        let size = result
+            .map_err(Error::from)
+            .inspect_err(|error| self.log_setup("PCI", error))?;
         self.regions.set_config(size as u64);
         Ok(())
     }
 
     /// Stores the identity of the device. Does nothing before configuration space exists.
     pub fn pci_set_id(&self, vendor: u16, device: u16, subsystem_vendor: u16, subsystem: u16) {
-        self.function.borrow().set_id(vendor, device, subsystem_vendor, subsystem);
+        self.function
+            .borrow()
+            .set_id(vendor, device, subsystem_vendor, subsystem);
     }
 
     /// Stores the class of the device. Does nothing before configuration space exists.
@@ -130,11 +144,21 @@ impl Context {
     ///
     /// # Errors
     /// See [`Function::add_capability`](crate::pci::Function::add_capability): EINVAL, ENOTSUP, ENOSPC, ENOMEM.
-    pub fn pci_add_capability<D: CapabilityData + ?Sized>(&self, pos: usize, flags: u32, data: &D) -> Result<usize> {
+    pub fn pci_add_capability<D: CapabilityData + ?Sized>(
+        &self,
+        pos: usize,
+        flags: u32,
+        data: &D,
+    ) -> Result<usize> {
         let mut events = Events::new();
-        let result = self.function.borrow_mut().add_capability(&self.regions, pos, flags, data, &mut events);
+        let result =
+            self.function
+                .borrow_mut()
+                .add_capability(&self.regions, pos, flags, data, &mut events);
         self.log_events(&events);
-        result.map_err(Error::from).inspect_err(|error| self.log_setup("capability", error))
+        result
+            .map_err(Error::from)
+            .inspect_err(|error| self.log_setup("capability", error))
     }
 
     /// Offset of the next capability with this id behind the one at `pos`, or of the first if `pos` is 0.
@@ -142,7 +166,10 @@ impl Context {
     /// # Errors
     /// ENOENT if there is none, EINVAL if `pos` is outside configuration space.
     pub fn pci_find_capability(&self, extended: bool, pos: usize, id: i32) -> Result<usize> {
-        Ok(self.function.borrow().find_capability(&self.regions, extended, pos, id)?)
+        Ok(self
+            .function
+            .borrow()
+            .find_capability(&self.regions, extended, pos, id)?)
     }
 
     fn log_setup(&self, what: &str, error: &Error) {

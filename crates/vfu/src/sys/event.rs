@@ -29,14 +29,20 @@ impl EventFd {
         }
         // SAFETY: no pointers. A failure (-1) has all bits set, and reads as non-blocking.
         let flags = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) };
-        Ok(Self { fd, blocking: flags & libc::O_NONBLOCK == 0 })
+        Ok(Self {
+            fd,
+            blocking: flags & libc::O_NONBLOCK == 0,
+        })
     }
 
     /// Adds 1. A counter that is full fails with EAGAIN, also where the client left the descriptor in blocking mode.
     pub(crate) fn trigger(&self) -> Result<(), Error> {
         let fd = self.fd.as_raw_fd();
         if self.blocking && !is_ready(self.fd.as_fd(), true) {
-            return Err(Error::System { call: "write", errno: Errno::new(libc::EAGAIN) });
+            return Err(Error::System {
+                call: "write",
+                errno: Errno::new(libc::EAGAIN),
+            });
         }
         let one = 1_u64;
         loop {
@@ -57,7 +63,13 @@ fn is_eventfd(fd: BorrowedFd<'_>) -> bool {
     write_decimal(&mut path, 14, fd.as_raw_fd().unsigned_abs());
     let mut target = [0_u8; 32];
     // SAFETY: `path` ends in NULs, and `target` has the length that is passed.
-    let length = unsafe { libc::readlink(path.as_ptr().cast(), target.as_mut_ptr().cast(), target.len()) };
+    let length = unsafe {
+        libc::readlink(
+            path.as_ptr().cast(),
+            target.as_mut_ptr().cast(),
+            target.len(),
+        )
+    };
     match usize::try_from(length) {
         Ok(length) => target.get(..length) == Some(EVENTFD_LINK),
         Err(_) => is_anonymous_inode(fd), // no /proc here

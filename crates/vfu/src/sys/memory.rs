@@ -17,7 +17,10 @@ pub fn try_box<T>(value: T) -> Result<Box<T>, Error> {
     // SAFETY: the layout is not zero-sized, as checked above.
     let raw = unsafe { std::alloc::alloc(layout) }.cast::<T>();
     if raw.is_null() {
-        return Err(Error::OutOfMemory { what: std::any::type_name::<T>(), bytes: layout.size() });
+        return Err(Error::OutOfMemory {
+            what: std::any::type_name::<T>(),
+            bytes: layout.size(),
+        });
     }
     // SAFETY: `raw` was allocated above for exactly this layout and is not null.
     unsafe { raw.write(value) };
@@ -26,21 +29,34 @@ pub fn try_box<T>(value: T) -> Result<Box<T>, Error> {
 }
 
 /// Turns a refused reservation into an error.
-pub(crate) fn out_of_memory(what: &'static str, bytes: usize) -> impl FnOnce(TryReserveError) -> Error {
+pub(crate) fn out_of_memory(
+    what: &'static str,
+    bytes: usize,
+) -> impl FnOnce(TryReserveError) -> Error {
     move |_| Error::OutOfMemory { what, bytes }
 }
 
-/// Makes `buffer` exactly `len` bytes long, keeping what it holds; new bytes are zero.
-pub(crate) fn try_resize(buffer: &mut Vec<u8>, len: usize, what: &'static str) -> Result<(), Error> {
-    let more = len.saturating_sub(buffer.len());
-    buffer.try_reserve_exact(more).map_err(out_of_memory(what, len))?;
-    buffer.resize(len, 0); // within the capacity reserved above
-    Ok(())
+/// `len` zero bytes. Large ones come from the kernel page by page, as they are touched.
+pub(crate) fn try_zeroed(len: usize, what: &'static str) -> Result<Vec<u8>, Error> {
+    let failed = Error::OutOfMemory { what, bytes: len };
+    if len == 0 {
+        return Ok(Vec::new());
+    }
+    let layout = Layout::array::<u8>(len).map_err(|_| failed)?;
+    // SAFETY: the layout is not zero-sized, as checked above.
+    let raw = unsafe { std::alloc::alloc_zeroed(layout) };
+    if raw.is_null() {
+        return Err(failed);
+    }
+    // SAFETY: `raw` came from the global allocator with this capacity, and all `len` bytes are initialised.
+    Ok(unsafe { Vec::from_raw_parts(raw, len, len) })
 }
 
 /// Appends one element.
 pub(crate) fn try_push<T>(vector: &mut Vec<T>, value: T, what: &'static str) -> Result<(), Error> {
-    vector.try_reserve(1).map_err(out_of_memory(what, size_of::<T>()))?;
+    vector
+        .try_reserve(1)
+        .map_err(out_of_memory(what, size_of::<T>()))?;
     vector.push(value); // within the capacity reserved above
     Ok(())
 }

@@ -7,6 +7,7 @@
 
 pub(crate) mod event;
 pub(crate) mod memory;
+pub(crate) mod scatter;
 pub(crate) mod shared;
 pub(crate) mod socket;
 

@@ -24,8 +24,13 @@ unsafe impl<T: Send + Sync> Sync for Shared<T> {}
 
 impl<T> Shared<T> {
     pub(crate) fn try_new(value: T) -> Result<Self, Error> {
-        let boxed = try_box(Inner { count: AtomicUsize::new(1), value })?;
-        Ok(Self { inner: NonNull::from(Box::leak(boxed)) })
+        let boxed = try_box(Inner {
+            count: AtomicUsize::new(1),
+            value,
+        })?;
+        Ok(Self {
+            inner: NonNull::from(Box::leak(boxed)),
+        })
     }
 
     fn inner(&self) -> &Inner<T> {

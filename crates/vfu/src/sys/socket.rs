@@ -1,7 +1,7 @@
 //! UNIX stream sockets, with descriptors travelling beside the bytes.
 
 use std::ffi::CStr;
-use std::io::{IoSlice, IoSliceMut};
+use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
@@ -25,9 +25,12 @@ pub(crate) const MAX_PATH: usize = 107;
 pub(crate) fn listen(path: &CStr, nonblocking: bool) -> Result<OwnedFd> {
     let bytes = path.to_bytes();
     if bytes.len() > MAX_PATH {
-        return Err(Error::PathTooLong { length: bytes.len() });
+        return Err(Error::PathTooLong {
+            length: bytes.len(),
+        });
     }
-    let flags = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | if nonblocking { libc::SOCK_NONBLOCK } else { 0 };
+    let flags =
+        libc::SOCK_STREAM | libc::SOCK_CLOEXEC | if nonblocking { libc::SOCK_NONBLOCK } else { 0 };
     // SAFETY: no pointers.
     let raw = unsafe { libc::socket(libc::AF_UNIX, flags, 0) };
     if raw < 0 {
@@ -43,7 +46,11 @@ pub(crate) fn listen(path: &CStr, nonblocking: bool) -> Result<OwnedFd> {
         *place = byte.cast_signed();
     }
     let family = size_of::<libc::sa_family_t>();
-    let length = if bytes.is_empty() { family } else { size_of::<libc::sockaddr_un>() };
+    let length = if bytes.is_empty() {
+        family
+    } else {
+        size_of::<libc::sockaddr_un>()
+    };
     // SAFETY: `address` is a sockaddr_un and `length` at most its size.
     if unsafe { libc::bind(raw, (&raw const address).cast(), length as libc::socklen_t) } != 0 {
         return Err(failed("bind"));
@@ -61,10 +68,21 @@ pub(crate) fn listen(path: &CStr, nonblocking: bool) -> Result<OwnedFd> {
 pub(crate) fn accept(listener: BorrowedFd<'_>) -> Result<Option<OwnedFd>> {
     let none = core::ptr::null_mut();
     // SAFETY: null addresses are allowed.
-    let raw = unsafe { libc::accept4(listener.as_raw_fd(), none, core::ptr::null_mut(), libc::SOCK_CLOEXEC) };
+    let raw = unsafe {
+        libc::accept4(
+            listener.as_raw_fd(),
+            none,
+            core::ptr::null_mut(),
+            libc::SOCK_CLOEXEC,
+        )
+    };
     if raw < 0 {
         let error = failed("accept4");
-        return if would_block(error.errno().get()) { Ok(None) } else { Err(error) };
+        return if would_block(error.errno().get()) {
+            Ok(None)
+        } else {
+            Err(error)
+        };
     }
     // SAFETY: a descriptor that was just created, owned by nobody else.
     Ok(Some(unsafe { OwnedFd::from_raw_fd(raw) }))
@@ -74,7 +92,15 @@ pub(crate) fn accept(listener: BorrowedFd<'_>) -> Result<Option<OwnedFd>> {
 pub(crate) fn pair() -> Result<(OwnedFd, OwnedFd)> {
     let mut raw = [-1; 2];
     // SAFETY: room for the two descriptors.
-    if unsafe { libc::socketpair(libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0, raw.as_mut_ptr()) } != 0 {
+    if unsafe {
+        libc::socketpair(
+            libc::AF_UNIX,
+            libc::SOCK_STREAM | libc::SOCK_CLOEXEC,
+            0,
+            raw.as_mut_ptr(),
+        )
+    } != 0
+    {
         return Err(failed("socketpair"));
     }
     // SAFETY: both were just created, owned by nobody else.
@@ -93,7 +119,10 @@ pub(crate) fn want_send_buffer(fd: BorrowedFd<'_>, bytes: i32) {
 
 /// Limits how long a blocking send or receive waits, in seconds.
 pub(crate) fn limit_waiting(fd: BorrowedFd<'_>, seconds: i64) {
-    let limit = libc::timeval { tv_sec: seconds, tv_usec: 0 };
+    let limit = libc::timeval {
+        tv_sec: seconds,
+        tv_usec: 0,
+    };
     set_option(fd, libc::SO_RCVTIMEO, limit);
     set_option(fd, libc::SO_SNDTIMEO, limit);
 }
@@ -110,6 +139,38 @@ fn set_option<T>(fd: BorrowedFd<'_>, option: i32, value: T) -> bool {
         )
     };
     result == 0
+}
+
+/// Memory to receive into.
+#[repr(transparent)]
+pub(crate) struct Into<'a>(libc::iovec, PhantomData<&'a mut [u8]>);
+
+impl<'a> Into<'a> {
+    pub(crate) fn slice(slice: &'a mut [u8]) -> Self {
+        Self(
+            libc::iovec {
+                iov_base: slice.as_mut_ptr().cast(),
+                iov_len: slice.len(),
+            },
+            PhantomData,
+        )
+    }
+}
+
+/// Memory to send from.
+#[repr(transparent)]
+pub(crate) struct From<'a>(libc::iovec, PhantomData<&'a [u8]>);
+
+impl<'a> From<'a> {
+    pub(crate) fn slice(slice: &'a [u8]) -> Self {
+        Self(
+            libc::iovec {
+                iov_base: slice.as_ptr().cast_mut().cast(),
+                iov_len: slice.len(),
+            },
+            PhantomData,
+        )
+    }
 }
 
 /// Where received descriptors go, one by one.
@@ -142,7 +203,7 @@ pub(crate) struct How {
 #[inline]
 pub(crate) fn receive(
     fd: BorrowedFd<'_>,
-    buffers: &mut [IoSliceMut<'_>],
+    buffers: &mut [Into<'_>],
     fds: &mut dyn FdSink,
     how: How,
 ) -> Result<Received> {
@@ -153,14 +214,14 @@ pub(crate) fn receive(
     let mut message = libc::msghdr {
         msg_name: core::ptr::null_mut(),
         msg_namelen: 0,
-        msg_iov: buffers.as_mut_ptr().cast(), // IoSliceMut is ABI compatible with iovec
+        msg_iov: buffers.as_mut_ptr().cast(), // transparent over iovec
         msg_iovlen: buffers.len(),
         msg_control: (&raw mut control.0).cast(),
         msg_controllen: CONTROL_SIZE,
         msg_flags: 0,
     };
     let count = loop {
-        // SAFETY: the iovecs are exclusive slices that outlive the call; the control buffer has the length given.
+        // SAFETY: the iovecs name writable memory that outlives the call (Into); the control buffer has the length given.
         let count = unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut message, flags) };
         if let Ok(count) = usize::try_from(count) {
             break count;
@@ -182,7 +243,10 @@ pub(crate) fn receive(
     if count == 0 {
         return Ok(Received::Closed);
     }
-    Ok(Received::Bytes { count, lost: message.msg_flags & libc::MSG_CTRUNC != 0 })
+    Ok(Received::Bytes {
+        count,
+        lost: message.msg_flags & libc::MSG_CTRUNC != 0,
+    })
 }
 
 /// Hands every descriptor in the control messages of `message`, which recvmsg has just filled, to `fds`.
@@ -226,12 +290,17 @@ pub(crate) enum Sent {
 ///
 /// `fds` are plain numbers since some are borrowed from C callers; a stale one fails with EBADF.
 #[inline]
-pub(crate) fn send(fd: BorrowedFd<'_>, buffers: &[IoSlice<'_>], fds: &[RawFd], wait: bool) -> Result<Sent> {
+pub(crate) fn send(
+    fd: BorrowedFd<'_>,
+    buffers: &[From<'_>],
+    fds: &[RawFd],
+    wait: bool,
+) -> Result<Sent> {
     let mut control = Control(MaybeUninit::uninit());
     let mut message = libc::msghdr {
         msg_name: core::ptr::null_mut(),
         msg_namelen: 0,
-        msg_iov: buffers.as_ptr().cast_mut().cast(), // sendmsg only reads them; IoSlice is ABI compatible with iovec
+        msg_iov: buffers.as_ptr().cast_mut().cast(), // sendmsg only reads them
         msg_iovlen: buffers.len(),
         msg_control: core::ptr::null_mut(),
         msg_controllen: 0,
@@ -242,7 +311,7 @@ pub(crate) fn send(fd: BorrowedFd<'_>, buffers: &[IoSlice<'_>], fds: &[RawFd], w
     }
     let flags = libc::MSG_NOSIGNAL | if wait { 0 } else { libc::MSG_DONTWAIT };
     loop {
-        // SAFETY: the iovecs are live slices, and the control buffer is initialised up to msg_controllen.
+        // SAFETY: the iovecs name readable memory that outlives the call (From), and the control buffer is initialised up to msg_controllen.
         let count = unsafe { libc::sendmsg(fd.as_raw_fd(), &raw const message, flags) };
         if let Ok(count) = usize::try_from(count) {
             return Ok(Sent::Bytes(count));
@@ -264,7 +333,11 @@ fn put_descriptors(message: &mut libc::msghdr, control: &mut Control, fds: &[Raw
     let base = (&raw mut control.0).cast::<u8>();
     message.msg_control = base.cast();
     message.msg_controllen = CMSG_HEADER + length.next_multiple_of(8);
-    let header = libc::cmsghdr { cmsg_len: CMSG_HEADER + length, cmsg_level: libc::SOL_SOCKET, cmsg_type: libc::SCM_RIGHTS };
+    let header = libc::cmsghdr {
+        cmsg_len: CMSG_HEADER + length,
+        cmsg_level: libc::SOL_SOCKET,
+        cmsg_type: libc::SCM_RIGHTS,
+    };
     // SAFETY: the buffer is CONTROL_SIZE bytes, which the message of at most MAX_FDS descriptors does not exceed.
     unsafe { base.write_bytes(0, message.msg_controllen) };
     // SAFETY: Control is aligned to 8 and has room for the header.
@@ -276,11 +349,16 @@ fn put_descriptors(message: &mut libc::msghdr, control: &mut Control, fds: &[Raw
 }
 
 /// Reads from a pipe or file, like [`receive`] without descriptors.
-pub(crate) fn read(fd: BorrowedFd<'_>, buffer: &mut [u8], interrupt: Interrupt) -> Result<Received> {
+pub(crate) fn read(
+    fd: BorrowedFd<'_>,
+    buffers: &mut [Into<'_>],
+    interrupt: Interrupt,
+) -> Result<Received> {
+    let count = i32::try_from(buffers.len()).unwrap_or(i32::MAX);
     loop {
-        // SAFETY: an exclusive slice of the length passed.
-        let count = unsafe { libc::read(fd.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len()) };
-        match usize::try_from(count) {
+        // SAFETY: the iovecs name writable memory that outlives the call (Into).
+        let read = unsafe { libc::readv(fd.as_raw_fd(), buffers.as_ptr().cast(), count) };
+        match usize::try_from(read) {
             Ok(0) => return Ok(Received::Closed),
             Ok(count) => return Ok(Received::Bytes { count, lost: false }),
             Err(_) => {}
@@ -288,24 +366,25 @@ pub(crate) fn read(fd: BorrowedFd<'_>, buffer: &mut [u8], interrupt: Interrupt) 
         match errno().get() {
             libc::EINTR if interrupt == Interrupt::Retry => {}
             errno if would_block(errno) => return Ok(Received::Nothing),
-            _ => return Err(failed("read")),
+            _ => return Err(failed("readv")),
         }
     }
 }
 
 /// Writes to a pipe or file. A pipe without reader raises SIGPIPE, as for every program that writes to its standard output.
-pub(crate) fn write(fd: BorrowedFd<'_>, buffer: &[u8]) -> Result<Sent> {
+pub(crate) fn write(fd: BorrowedFd<'_>, buffers: &[From<'_>]) -> Result<Sent> {
+    let count = i32::try_from(buffers.len()).unwrap_or(i32::MAX);
     loop {
-        // SAFETY: a live slice of the length passed.
-        let count = unsafe { libc::write(fd.as_raw_fd(), buffer.as_ptr().cast(), buffer.len()) };
-        if let Ok(count) = usize::try_from(count) {
+        // SAFETY: the iovecs name readable memory that outlives the call (From).
+        let written = unsafe { libc::writev(fd.as_raw_fd(), buffers.as_ptr().cast(), count) };
+        if let Ok(count) = usize::try_from(written) {
             return Ok(Sent::Bytes(count));
         }
         match errno().get() {
             libc::EINTR => {}
             libc::EPIPE => return Ok(Sent::Closed),
             errno if would_block(errno) => return Ok(Sent::Nothing),
-            _ => return Err(failed("write")),
+            _ => return Err(failed("writev")),
         }
     }
 }
@@ -313,7 +392,11 @@ pub(crate) fn write(fd: BorrowedFd<'_>, buffer: &[u8]) -> Result<Sent> {
 /// Whether `fd` can be read (or, with `write`, written) without waiting.
 pub(crate) fn is_ready(fd: BorrowedFd<'_>, write: bool) -> bool {
     let events = if write { libc::POLLOUT } else { libc::POLLIN };
-    let mut poll = libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 };
+    let mut poll = libc::pollfd {
+        fd: fd.as_raw_fd(),
+        events,
+        revents: 0,
+    };
     // SAFETY: one pollfd, which lives over the call; a zero timeout never blocks.
     unsafe { libc::poll(&raw mut poll, 1, 0) > 0 }
 }

@@ -1,15 +1,208 @@
-//! The listening socket and the connection.
-use crate::context::Mode;
-use crate::error::Result;
-use crate::region::SharedFd;
+//! The listening socket, the connection, and what was agreed with the client.
+//!
+//! [`Link`] is the part that callbacks may reach: its borrows end inside each function, and nothing but `accept` and
+//! `close`, which no callback can cause, changes which connection it is.
+
+pub(crate) mod exchange;
+pub(crate) mod inbox;
+pub(crate) mod outbox;
+pub(crate) mod stream;
+
+use core::cell::{Cell, RefCell};
 use std::ffi::CStr;
-use std::os::fd::RawFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+
+use crate::context::Mode;
+use crate::error::{Error, Result};
+use crate::region::SharedFd;
+use crate::sys::socket;
+use crate::wire::MAX_MESSAGE;
+use inbox::Inbox;
+use stream::{Channel, Ends};
+
+/// Seconds that a non-blocking context waits for the client in the only place where it has to: for the answer to a
+/// DMA command of its own.
+const DMA_PATIENCE: i64 = 10;
+
+/// What the client can do, from its VERSION message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Limits {
+    /// Most bytes of data in one message to the client.
+    pub(crate) max_data: u32,
+    /// It may send REGION_WRITE_MULTI.
+    pub(crate) write_multiple: bool,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { max_data: 1 << 20, write_multiple: false }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Peer {
+    /// `None` for a pipe.
+    socket: Option<OwnedFd>,
+    /// Our end of the second socket, for our own commands.
+    twin: Option<OwnedFd>,
+}
+
+/// How clients come, and the one that is there.
 #[derive(Debug)]
-pub(crate) struct Link;
+pub(crate) struct Link {
+    listener: RefCell<Option<OwnedFd>>,
+    pipe: Option<Ends>,
+    peer: RefCell<Option<Peer>>,
+    /// A version was agreed on.
+    attached: Cell<bool>,
+    pub(crate) limits: Cell<Limits>,
+    /// Why the connection cannot go on; the next run resets the context.
+    dead: Cell<Option<Error>>,
+    /// What arrived while a DMA command waited for its reply, with the message that had begun before.
+    pub(crate) crossing: RefCell<Inbox>,
+    pub(crate) twin_inbox: RefCell<Inbox>,
+    next_id: Cell<u16>,
+    pub(crate) warned: Cell<bool>,
+}
+
 impl Link {
-    pub(crate) fn listen(_path: &CStr, _mode: Mode) -> Result<Self> { Ok(Self) }
-    pub(crate) fn pipe(_i: SharedFd, _o: SharedFd) -> Self { Self }
-    pub(crate) fn is_attached(&self) -> bool { false }
-    pub(crate) fn stop_listening(&self) -> bool { false }
-    pub(crate) fn poll_fd(&self) -> Option<RawFd> { None }
+    pub(crate) fn listen(path: &CStr, mode: Mode) -> Result<Self> {
+        let listener = socket::listen(path, mode == Mode::NonBlocking)?;
+        Ok(Self::new(Some(listener), None))
+    }
+
+    pub(crate) fn pipe(input: SharedFd, output: SharedFd) -> Self {
+        Self::new(None, Some(Ends { input, output }))
+    }
+
+    fn new(listener: Option<OwnedFd>, pipe: Option<Ends>) -> Self {
+        Self {
+            listener: RefCell::new(listener),
+            pipe,
+            peer: RefCell::new(None),
+            attached: Cell::new(false),
+            limits: Cell::new(Limits::default()),
+            dead: Cell::new(None),
+            crossing: RefCell::new(Inbox::new()),
+            twin_inbox: RefCell::new(Inbox::new()),
+            next_id: Cell::new(0),
+            warned: Cell::new(false),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn is_attached(&self) -> bool {
+        self.attached.get()
+    }
+
+    pub(crate) fn is_connected(&self) -> bool {
+        self.peer.borrow().is_some()
+    }
+
+    /// Whether descriptors can be passed.
+    pub(crate) const fn is_socket(&self) -> bool {
+        self.pipe.is_none()
+    }
+
+    pub(crate) fn poll_fd(&self) -> Option<RawFd> {
+        if self.is_connected() {
+            return self.with(|channel| channel.raw());
+        }
+        self.listener.borrow().as_ref().map(AsRawFd::as_raw_fd)
+    }
+
+    /// Accepts a client. False when nobody waits at a non-blocking socket.
+    pub(crate) fn accept(&self, mode: Mode) -> Result<bool> {
+        let peer = if self.pipe.is_some() {
+            Peer::default()
+        } else {
+            let listener = self.listener.borrow();
+            let listener = listener.as_ref().ok_or(Error::NotSetUp { what: "the listening socket" })?;
+            let Some(connection) = socket::accept(listener.as_fd())? else { return Ok(false) };
+            socket::want_send_buffer(connection.as_fd(), MAX_MESSAGE as i32 * 2);
+            if mode == Mode::NonBlocking {
+                socket::limit_waiting(connection.as_fd(), DMA_PATIENCE);
+            }
+            Peer { socket: Some(connection), twin: None }
+        };
+        *self.peer.borrow_mut() = Some(peer);
+        self.dead.set(None);
+        self.warned.set(false);
+        Ok(true)
+    }
+
+    /// A second socket for our own commands: ours stays here, the other is for the client.
+    pub(crate) fn make_twin(&self, mode: Mode) -> Result<OwnedFd> {
+        let (ours, theirs) = socket::pair()?;
+        if mode == Mode::NonBlocking {
+            socket::limit_waiting(ours.as_fd(), DMA_PATIENCE);
+        }
+        if let Some(peer) = self.peer.borrow_mut().as_mut() {
+            peer.twin = Some(ours);
+        }
+        Ok(theirs)
+    }
+
+    /// A version was agreed on.
+    pub(crate) fn attach(&self, limits: Limits) {
+        self.limits.set(limits);
+        self.attached.set(true);
+    }
+
+    /// Calls `f` with the connection, if there is one.
+    #[inline]
+    pub(crate) fn with<T>(&self, f: impl FnOnce(Channel<'_>) -> T) -> Option<T> {
+        let peer = self.peer.borrow();
+        let peer = peer.as_ref()?;
+        let channel = match (&peer.socket, &self.pipe) {
+            (Some(socket), _) => Channel::Socket(socket.as_fd()),
+            (None, Some(ends)) => Channel::Pipe(ends),
+            (None, None) => return None,
+        };
+        Some(f(channel))
+    }
+
+    pub(crate) fn has_twin(&self) -> bool {
+        self.peer.borrow().as_ref().is_some_and(|peer| peer.twin.is_some())
+    }
+
+    /// Calls `f` with the second socket, if there is one.
+    pub(crate) fn with_twin<T>(&self, f: impl FnOnce(Channel<'_>) -> T) -> Option<T> {
+        let peer = self.peer.borrow();
+        let twin = peer.as_ref()?.twin.as_ref()?;
+        Some(f(Channel::Socket(twin.as_fd())))
+    }
+
+    /// Remembers that the connection cannot go on.
+    pub(crate) fn kill(&self, why: Error) {
+        self.dead.set(Some(self.dead.get().unwrap_or(why)));
+    }
+
+    #[inline]
+    pub(crate) fn dead(&self) -> Option<Error> {
+        self.dead.get()
+    }
+
+    /// A number for our next command.
+    pub(crate) fn next_id(&self) -> u16 {
+        let id = self.next_id.get().wrapping_add(1);
+        self.next_id.set(id);
+        id
+    }
+
+    /// Closes the connection.
+    pub(crate) fn close(&self) {
+        self.attached.set(false);
+        self.limits.set(Limits::default());
+        self.dead.set(None);
+        self.crossing.borrow_mut().clear();
+        self.twin_inbox.borrow_mut().clear();
+        let peer = self.peer.borrow_mut().take();
+        drop(peer);
+    }
+
+    /// Closes the listening socket; true if it was open.
+    pub(crate) fn stop_listening(&self) -> bool {
+        self.listener.borrow_mut().take().is_some()
+    }
 }

@@ -8,7 +8,6 @@
 #![forbid(unsafe_code)]
 
 pub(crate) mod json;
-pub(crate) mod reply;
 pub(crate) mod request;
 
 use core::fmt;

@@ -1,0 +1,283 @@
+//! One connection served: receive, check, quiesce, handle, reply; and what happens when it is lost.
+//!
+//! 1. The session is borrowed while it serves, so nothing that a callback may call can need it (see `context`).
+//! 2. Every complete message that has been received is served before a call returns, unless a quiesce is pending or a reply waits for
+//!    the client to read: the descriptor to poll does not tell of messages that wait here.
+//! 3. A request that waits for a quiesce stays in the inbox, with its descriptors. Nothing else is received meanwhile.
+//! 4. A client that is gone is noticed by a receive or a failed send. All that belonged to it is given back then.
+
+mod attach;
+mod dma;
+mod feature;
+mod info;
+mod irqs;
+mod regions;
+mod serve;
+
+use crate::context::{Context, Mode, Served};
+use crate::device::{Device, Quiesce, ResetKind};
+use crate::error::{Errno, Error, Result};
+use crate::log::Level;
+use crate::migration::MigrationState;
+use crate::transport::inbox::{Fill, Inbox, POLL, WAIT_OR_SIGNAL};
+use crate::transport::outbox::{Outbox, Progress};
+use crate::sys::Interrupt;
+use crate::sys::socket::How;
+
+/// Receives in one run of a non-blocking context, so that a client that trickles bytes does not hold it.
+const MAX_RECEIVES: usize = 64;
+
+/// What waits for the device to be quiet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pending {
+    Nothing,
+    /// The first message of the inbox.
+    Request,
+    /// The reset after a lost connection.
+    Reset,
+}
+
+/// How serving one message ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Flow {
+    /// On to the next.
+    Next,
+    /// A quiesce is pending.
+    Parked,
+    /// The client has gone, and the device was reset.
+    Lost,
+}
+
+/// The part of a context that only one call at a time may use.
+#[derive(Debug)]
+pub(crate) struct Session {
+    inbox: Inbox,
+    outbox: Outbox,
+    pending: Pending,
+    served: Served,
+}
+
+impl Session {
+    pub(crate) const fn new() -> Self {
+        Self {
+            inbox: Inbox::new(),
+            outbox: Outbox::new(),
+            pending: Pending::Nothing,
+            served: Served { requests: 0, failed: None },
+        }
+    }
+
+    pub(crate) fn is_pending(&self) -> bool {
+        self.pending != Pending::Nothing
+    }
+
+    pub(crate) const fn has_unsent(&self) -> bool {
+        self.outbox.is_waiting()
+    }
+
+    /// Gets ready for a DMA command that is sent from outside a callback.
+    pub(crate) fn prepare_exchange(&mut self, ctx: &Context) -> Result<()> {
+        if self.is_pending() {
+            return Err(Error::Quiescing);
+        }
+        let outbox = &mut self.outbox;
+        if outbox.is_waiting() {
+            // half a reply must not be followed by a command
+            match ctx.link.with(|channel| outbox.flush(channel, true)).unwrap_or(Ok(Progress::Closed))? {
+                Progress::Sent => {}
+                Progress::Waits => return Err(Error::TimedOut),
+                Progress::Closed => return Err(Error::NotConnected),
+            }
+        }
+        self.expose_tail(ctx)
+    }
+
+    /// Lets a DMA command know of the message that has begun.
+    fn expose_tail(&mut self, ctx: &Context) -> Result<()> {
+        let mut crossing = ctx.link.crossing.borrow_mut();
+        if self.inbox.has_tail() && crossing.is_empty() {
+            self.inbox.move_tail(&mut crossing)?;
+        }
+        Ok(())
+    }
+
+    /// See [`Context::run`].
+    #[inline]
+    pub(crate) fn run(&mut self, ctx: &Context, device: &mut dyn Device) -> Result<Served> {
+        if self.is_pending() {
+            return Err(Error::Quiescing);
+        }
+        if !ctx.link.is_attached() {
+            ctx.log(Level::Error, format_args!("run: {}", Error::NotConnected));
+            return Err(Error::NotConnected);
+        }
+        self.served = Served::default();
+        if !ctx.link.crossing.borrow().is_empty() {
+            self.inbox.absorb(&mut ctx.link.crossing.borrow_mut())?;
+        }
+        let mut receives = 0;
+        loop {
+            if !self.serve_waiting(ctx, device)? {
+                return if ctx.mode == Mode::Blocking { Err(Error::NotConnected) } else { Ok(self.served) };
+            }
+            if let Some(why) = ctx.link.dead() {
+                return Err(self.lose(ctx, device, &why));
+            }
+            let busy = self.served.requests > 0 || self.served.failed.is_some();
+            if ctx.mode == Mode::NonBlocking && (busy || receives == MAX_RECEIVES) {
+                return Ok(self.served);
+            }
+            receives += 1;
+            match self.receive(ctx) {
+                Ok(Fill::More) => {}
+                Ok(Fill::Nothing) => return Ok(self.served),
+                Ok(Fill::Closed) => {
+                    let state = if self.inbox.is_empty() { "" } else { "in the middle of a message" };
+                    return Err(self.lose(ctx, device, &Error::ConnectionReset { state }));
+                }
+                Err(error) => {
+                    if !is_interrupt(&error) {
+                        ctx.log(Level::Error, format_args!("receive: {error}"));
+                    }
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    /// Sends what waits to be sent, then serves what waits to be served. False if something has to come first: the client
+    /// has to read, or a new client to come.
+    #[inline]
+    fn serve_waiting(&mut self, ctx: &Context, device: &mut dyn Device) -> Result<bool> {
+        loop {
+            if self.outbox.is_waiting() && !self.flush(ctx, device)? {
+                return Ok(false);
+            }
+            let Some(header) = self.inbox.first() else { return Ok(true) };
+            match self.serve(ctx, device, &header)? {
+                Flow::Next => {}
+                Flow::Parked => return Err(Error::Quiescing),
+                Flow::Lost => return Ok(false),
+            }
+        }
+    }
+
+    #[cold]
+    fn flush(&mut self, ctx: &Context, device: &mut dyn Device) -> Result<bool> {
+        let wait = ctx.mode == Mode::Blocking;
+        let outbox = &mut self.outbox;
+        match ctx.link.with(|channel| outbox.flush(channel, wait)) {
+            Some(Ok(Progress::Sent)) => Ok(true),
+            Some(Ok(Progress::Waits)) => Ok(false),
+            Some(Ok(Progress::Closed)) | None => {
+                Err(self.lose(ctx, device, &Error::ConnectionReset { state: "before it had read a reply" }))
+            }
+            Some(Err(error)) => Err(error),
+        }
+    }
+
+    #[inline]
+    fn receive(&mut self, ctx: &Context) -> Result<Fill> {
+        let inbox = &mut self.inbox;
+        let begun = inbox.has_tail();
+        let how = match ctx.mode {
+            Mode::NonBlocking => POLL,
+            Mode::Blocking if begun => How { wait: true, all: true, interrupt: Interrupt::Retry },
+            Mode::Blocking => WAIT_OR_SIGNAL,
+        };
+        ctx.link.with(|channel| inbox.fill(channel, how, begun && how.all)).unwrap_or(Ok(Fill::Closed))
+    }
+
+    /// See [`Context::device_quiesced`].
+    pub(crate) fn quiesced(
+        &mut self,
+        ctx: &Context,
+        device: &mut dyn Device,
+        outcome: Result<(), Errno>,
+    ) -> Result<Served> {
+        self.served = Served::default();
+        match core::mem::replace(&mut self.pending, Pending::Nothing) {
+            Pending::Nothing => {
+                ctx.log(Level::Debug, format_args!("device_quiesced: {}", Error::NothingPending));
+                return Err(Error::NothingPending);
+            }
+            Pending::Reset => {
+                match outcome {
+                    Ok(()) => self.reset(ctx, device),
+                    Err(errno) => ctx.log(Level::Error, format_args!("quiesce failed, connection not reset: {errno}")),
+                }
+                return Ok(self.served);
+            }
+            Pending::Request => {}
+        }
+        let Some(header) = self.inbox.first() else { return Ok(self.served) };
+        let flow = match outcome {
+            Ok(()) => self.handle(ctx, device, &header, true)?,
+            Err(errno) => {
+                let error = Error::Callback { callback: "quiesce", errno };
+                self.refuse(ctx, device, &header, &error, true)?
+            }
+        };
+        if flow == Flow::Next {
+            match self.serve_waiting(ctx, device) {
+                Ok(_) | Err(Error::Quiescing | Error::NotConnected) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(self.served)
+    }
+
+    /// See [`Context::shutdown`].
+    pub(crate) fn shutdown(&mut self, ctx: &Context, device: &mut dyn Device) {
+        self.pending = Pending::Nothing;
+        self.reset(ctx, device);
+    }
+
+    /// Ends a connection that was lost: quiesces the device and resets the context. Returns what `run` fails with.
+    #[cold]
+    fn lose(&mut self, ctx: &Context, device: &mut dyn Device, why: &Error) -> Error {
+        ctx.log(Level::Info, format_args!("context is reset: {why}"));
+        match device.quiesce(ctx) {
+            Ok(Quiesce::Done) => {
+                self.reset(ctx, device);
+                Error::NotConnected
+            }
+            Ok(Quiesce::Pending) | Err(Errno::EBUSY) => {
+                self.pending = Pending::Reset;
+                Error::Quiescing
+            }
+            Err(errno) => {
+                let error = Error::Callback { callback: "quiesce", errno };
+                ctx.log(Level::Error, format_args!("context is not reset: {error}"));
+                error
+            }
+        }
+    }
+
+    /// Gives back all that belonged to the client, in the order that devices rely on: memory, the device itself,
+    /// interrupts, and last the connection.
+    #[cold]
+    fn reset(&mut self, ctx: &Context, device: &mut dyn Device) {
+        dma::remove_all(ctx, device);
+        if let Some(dma) = ctx.dma.get()
+            && let Err(error) = dma.stop_logging()
+        {
+            ctx.log(Level::Warning, format_args!("dirty logging goes on: {error}"));
+        }
+        if let Err(errno) = device.reset(ctx, ResetKind::LostConnection) {
+            ctx.log(Level::Warning, format_args!("the device's reset failed: {errno}"));
+        }
+        ctx.irqs.clear();
+        if ctx.migration.get().is_some() {
+            ctx.migration.set(Some(MigrationState::Running));
+        }
+        self.inbox.clear();
+        self.outbox.clear();
+        ctx.link.close();
+    }
+}
+
+/// Whether a signal came.
+fn is_interrupt(error: &Error) -> bool {
+    error.errno().get() == libc::EINTR
+}

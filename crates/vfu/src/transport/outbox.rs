@@ -1,0 +1,205 @@
+//! The reply under construction, and what of it the client has not taken yet.
+//!
+//! 1. A reply leaves with one send, header and payload together, descriptors beside the first byte.
+//! 2. What does not fit into a non-blocking socket stays here; no other reply begins before it is gone.
+//! 3. Payloads start zeroed, so that nothing of an earlier reply can leak into one that is not filled.
+
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
+use super::inbox::SMALL;
+use super::stream::Channel;
+use crate::error::Result;
+use crate::sys::memory::{out_of_memory, try_zeroed};
+use crate::sys::socket::{From, Sent};
+use crate::wire::{ERROR, HEADER, Header, NO_REPLY, TYPE_REPLY};
+
+/// Replies without need for a large buffer until it is given back.
+const CALM: u32 = 256;
+
+/// How far a reply got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// All of it is sent.
+    Sent,
+    /// Part of it waits for the client to read.
+    Waits,
+    /// The client is gone.
+    Closed,
+}
+
+/// One reply.
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    buffer: Vec<u8>,
+    /// Bytes of payload.
+    payload: usize,
+    /// The payload is sent also with an error.
+    keep: bool,
+    /// Bytes to send, header included; 0 when nothing waits.
+    length: usize,
+    sent: usize,
+    fds: Vec<RawFd>,
+    owned: Option<OwnedFd>,
+    calm: u32,
+}
+
+impl Outbox {
+    pub(crate) const fn new() -> Self {
+        Self {
+            buffer: Vec::new(),
+            payload: 0,
+            keep: false,
+            length: 0,
+            sent: 0,
+            fds: Vec::new(),
+            owned: None,
+            calm: 0,
+        }
+    }
+
+    /// Gives memory and descriptors back.
+    pub(crate) fn clear(&mut self) {
+        *self = Self::new();
+    }
+
+    /// Begins a reply without payload.
+    #[inline]
+    pub(crate) fn begin(&mut self) {
+        self.payload = 0;
+        self.keep = false;
+        self.fds.clear();
+        self.owned = None;
+    }
+
+    /// Gives the reply `length` zeroed bytes of payload.
+    #[inline]
+    pub(crate) fn payload(&mut self, length: usize) -> Result<&mut [u8]> {
+        let needed = HEADER + length;
+        if self.buffer.len() < needed || self.buffer.len() > SMALL {
+            self.resize(needed)?;
+        }
+        self.payload = length;
+        let place = self.buffer.get_mut(HEADER..needed).unwrap_or_default();
+        place.fill(0);
+        Ok(place)
+    }
+
+    /// Sends the payload also if the request fails from here on.
+    #[inline]
+    pub(crate) fn keep_on_error(&mut self) {
+        self.keep = true;
+    }
+
+    /// Sends descriptors with the reply. They have to stay open until it is sent.
+    pub(crate) fn attach(&mut self, fds: &[RawFd]) -> Result<()> {
+        self.fds
+            .try_reserve(fds.len())
+            .map_err(out_of_memory("descriptors", size_of_val(fds)))?;
+        self.fds.extend_from_slice(fds); // within the capacity reserved above
+        Ok(())
+    }
+
+    /// Sends a descriptor with the reply, and closes it then.
+    pub(crate) fn attach_owned(&mut self, fd: OwnedFd) -> Result<()> {
+        self.attach(&[fd.as_raw_fd()])?;
+        self.owned = Some(fd);
+        Ok(())
+    }
+
+    /// Sends the reply to `request`: the payload, or `error`. A request that wants no reply gets none.
+    #[inline]
+    pub(crate) fn reply(
+        &mut self,
+        channel: Channel<'_>,
+        request: &Header,
+        error: Option<i32>,
+        wait: bool,
+    ) -> Result<Progress> {
+        if request.flags & NO_REPLY != 0 {
+            self.begin();
+            return Ok(Progress::Sent);
+        }
+        if error.is_some() {
+            self.fds.clear();
+            self.owned = None;
+            if !self.keep {
+                self.payload = 0;
+            }
+        }
+        let size = HEADER + self.payload;
+        if self.buffer.len() < size {
+            self.resize(size)?;
+        }
+        let header = Header {
+            id: request.id,
+            command: request.command,
+            size: u32::try_from(size).unwrap_or(u32::MAX), // replies are checked to stay below MAX_MESSAGE
+            flags: if error.is_some() {
+                TYPE_REPLY | ERROR
+            } else {
+                TYPE_REPLY
+            },
+            error: error.unwrap_or(0).cast_unsigned(),
+        };
+        if let Some(place) = self.buffer.first_chunk_mut::<HEADER>() {
+            *place = header.encode();
+        }
+        self.length = size;
+        self.sent = 0;
+        let progress = self.flush(channel, wait);
+        if progress.is_err() {
+            self.length = 0;
+        }
+        progress
+    }
+
+    /// Sends what waits.
+    #[inline]
+    pub(crate) fn flush(&mut self, channel: Channel<'_>, wait: bool) -> Result<Progress> {
+        while self.sent < self.length {
+            let rest = self.buffer.get(self.sent..self.length).unwrap_or_default();
+            let fds = if self.sent == 0 {
+                self.fds.as_slice()
+            } else {
+                &[]
+            };
+            match channel.send(&[From::slice(rest)], fds, wait)? {
+                Sent::Bytes(count) => self.sent += count,
+                Sent::Nothing => return Ok(Progress::Waits),
+                Sent::Closed => {
+                    self.length = 0;
+                    return Ok(Progress::Closed);
+                }
+            }
+        }
+        self.length = 0;
+        if !self.fds.is_empty() {
+            self.fds.clear();
+            self.owned = None;
+        }
+        Ok(Progress::Sent)
+    }
+
+    /// Whether part of a reply waits.
+    #[inline]
+    pub(crate) const fn is_waiting(&self) -> bool {
+        self.length != 0
+    }
+
+    #[cold]
+    fn resize(&mut self, needed: usize) -> Result<()> {
+        if needed > SMALL {
+            self.calm = 0;
+        } else if self.buffer.len() > SMALL {
+            self.calm += 1;
+            if self.calm > CALM {
+                self.buffer = try_zeroed(SMALL, "replies")?;
+            }
+        }
+        if self.buffer.len() < needed {
+            self.buffer = Vec::new(); // the old one first: two large ones are not needed at a time
+            self.buffer = try_zeroed(needed.max(SMALL), "replies")?;
+        }
+        Ok(())
+    }
+}
