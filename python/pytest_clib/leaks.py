@@ -229,12 +229,15 @@ class Leaks:
             stack = tuple(held.backtrace)
             key = (held.kind, held.site, stack, held.test, state_group)
             groups[key].append((held, state))
-        # What went with something else says less than what it went with.
-        ranked = sorted(groups.values(), key=lambda group: group[0][1] == "indirect")
+        ranked = sorted(
+            groups.values(), key=lambda group: all(s == "indirect" for _, s in group)
+        )
         return [self._finding(group, test) for group in ranked]
 
     def _finding(self, group: list[tuple[Any, str]], test: str) -> Finding:
-        first, state = group[0]
+        first = group[0][0]
+        # What points to the others says more than they do.
+        state = "lost" if any(s == "lost" for _, s in group) else group[0][1]
         site, backtrace = places.of_backtrace(
             self._run.native, first.site, first.backtrace
         )

@@ -14,13 +14,10 @@ from typing import TYPE_CHECKING, Literal
 
 import pytest
 
-from . import elf
+from . import elf, report
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-REPORT_SUFFIXES = (".json", ".html")
-
 
 @dataclasses.dataclass(frozen=True)
 class Option:
@@ -61,7 +58,7 @@ TABLE: tuple[Option, ...] = (
     ),
     Option(
         "clib-report",
-        "write everything found to FILE (.json or .html; repeatable)",
+        "write everything found to FILE, as data (.json; repeatable)",
         kind="list",
         metavar="FILE",
     ),
@@ -194,9 +191,9 @@ def _library(config: pytest.Config, spec: str) -> str:
 
 def _report(config: pytest.Config, name: str) -> Path:
     path = config.invocation_params.dir / Path(name).expanduser()
-    if path.suffix not in REPORT_SUFFIXES:
+    if path.suffix not in report.WRITERS:
         raise pytest.UsageError(
-            f"--clib-report={name}: the name must end in .json or .html"
+            f"--clib-report={name}: the name must end in " + " or ".join(report.WRITERS)
         )
     if not path.parent.is_dir():
         raise pytest.UsageError(

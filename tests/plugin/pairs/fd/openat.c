@@ -1,0 +1,23 @@
+/*
+ * openat opens like open.
+ *
+ * finds: fd-leak: 1 descriptor lost: openat in probe
+ *
+ *     def test():
+ *         assert lib.probe() == 0
+ */
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <unistd.h>
+
+int probe(void)
+{
+	int fd = openat(AT_FDCWD, "/dev/zero", O_RDONLY);
+
+	if (fd < 0)
+		return -1;
+#ifndef BUG
+	close(fd);
+#endif
+	return 0;
+}
