@@ -51,15 +51,12 @@ impl Table {
         if len == 0 {
             return Ok(0);
         }
-        let Some(last) = iova.checked_add(len - 1) else {
-            return Err(Error::NotCovered { iova: u64::MAX });
+        // A range that passes the end of the address space is translated up to there, for the sake of what fails first.
+        let (last, wraps) = match iova.checked_add(len - 1) {
+            Some(last) => (last, false),
+            None => (u64::MAX, true),
         };
-        let query = Query {
-            last,
-            prot,
-            out,
-            max,
-        };
+        let query = Query { last, prot, out, max };
         let mut progress = Progress {
             cursor: iova,
             count: 0,
@@ -70,6 +67,7 @@ impl Table {
             // was made; whether it still is, its generation tells.
             // SAFETY: the caller's promise.
             match unsafe { self.translate_leaf(&query, progress) } {
+                Ok(Step::Finished(_)) if wraps => return Err(Error::NotCovered { iova: 0 }),
                 Ok(Step::Finished(count)) => return Ok(count),
                 Ok(Step::Failed(error)) => return Err(error),
                 Ok(Step::More(next)) => progress = next,
