@@ -7,8 +7,9 @@
  * Rules that hold unless a function says otherwise:
  *
  * Errors. A function that fails returns -1 (NULL or 0 where that is said), sets errno, and has changed nothing. A NULL
- * context, or a NULL pointer where one is needed, fails with EINVAL; functions returning void ignore it. EIO stands for a
- * fault of the library itself; it is logged.
+ * context, or a NULL pointer where one is needed, fails with EINVAL; functions returning void ignore it. ENOTRECOVERABLE
+ * stands for a fault of the library itself: it is logged, and only vfu_destroy_ctx() works from then on. Success leaves
+ * errno alone.
  *
  * Threads. A context may be used by one thread at a time, which need not be the same one always; different contexts are
  * independent. "Threads: any" marks functions that other threads may call on the same context while vfu_run_ctx() is
@@ -16,10 +17,11 @@
  *
  * Blocking. Only functions with a line "Blocks:" wait for anything but memory.
  *
- * Callbacks run inside vfu_run_ctx(), vfu_device_quiesced(), vfu_attach_ctx() or vfu_destroy_ctx(), on the calling thread,
- * and get the pointer that vfu_create_ctx() returned. They may call any function here on it except vfu_destroy_ctx(),
- * vfu_attach_ctx() and vfu_run_ctx(). A callback that fails returns -1 with errno set; without errno, EINVAL is assumed.
- * Memory passed to a callback belongs to the library and is valid until it returns.
+ * Callbacks run inside vfu_run_ctx(), vfu_device_quiesced() or vfu_destroy_ctx(), on the calling thread, and get the
+ * pointer that vfu_create_ctx() returned. They may call any function here on it, except that vfu_run_ctx() and
+ * vfu_attach_ctx() fail with EBUSY there, vfu_device_quiesced() with EINVAL, and vfu_destroy_ctx() does nothing. A callback
+ * that fails returns -1 with errno set; without errno, EINVAL is assumed. Memory passed to a callback belongs to the
+ * library and is valid until it returns. C++ exceptions and longjmp(3) must not leave a callback.
  *
  * Ownership. Arrays, strings and structures passed in are copied. Descriptors passed in stay the caller's: they are neither
  * duplicated nor closed, and must stay open until the context is destroyed or the setting replaced.
@@ -70,7 +72,7 @@ typedef struct vfu_ctx vfu_ctx_t;
 
 typedef enum {
     VFU_TRANS_SOCK, /* a listening UNIX socket */
-    VFU_TRANS_PIPE, /* not supported: ENOTSUP */
+    VFU_TRANS_PIPE, /* standard input and output: one client, no descriptors, for tests */
     VFU_TRANS_MAX
 } vfu_trans_t;
 
@@ -83,7 +85,7 @@ typedef enum {
  * no other interrupts, no regions, and logs nothing.
  *
  * path: name of the socket, at most 107 bytes; it must not exist, and is removed by vfu_destroy_ctx(). "" creates a
- *     context that no client can find by name.
+ *     context that no client can find by name. Not used with VFU_TRANS_PIPE.
  * flags: 0 or LIBVFIO_USER_FLAG_ATTACH_NB.
  * pvt: what vfu_get_private() returns; never dereferenced.
  *
@@ -131,8 +133,8 @@ vfu_get_poll_fd(vfu_ctx_t *vfu_ctx);
  * though the call succeeds.
  *
  * Returns the number of requests served, or -1. errno: ENOTCONN if no client is attached, or it left: callbacks have been
- * told, and vfu_attach_ctx() can be called; EBUSY if the device was asked to quiesce and has not called
- * vfu_device_quiesced() yet; EINVAL before vfu_realize_ctx(); EINTR if a signal came; ENOMEM; or what recvmsg(2) says.
+ * told, and vfu_attach_ctx() can be called; EBUSY while a quiesce is waiting for
+ * vfu_device_quiesced(); EINVAL before vfu_realize_ctx(); EINTR if a signal came; ENOMEM; or what recvmsg(2) says.
  * Blocks: for requests, unless created with ATTACH_NB; and in callbacks.
  */
 int
@@ -140,8 +142,8 @@ vfu_run_ctx(vfu_ctx_t *vfu_ctx);
 
 /*
  * Disconnects the client, unregisters its memory (dma_unregister callbacks), tells the device (reset callback with
- * VFU_RESET_LOST_CONN, exactly once) and frees the context and its configuration space. The quiesce callback is not called:
- * the device must not use the context any more. NULL is allowed. errno is unspecified afterwards.
+ * VFU_RESET_LOST_CONN, exactly once) and frees the context and its configuration space. Nothing asks the device to quiesce first:
+ * it must not use the context any more. NULL is allowed. errno is unspecified afterwards.
  */
 void
 vfu_destroy_ctx(vfu_ctx_t *vfu_ctx);
@@ -155,8 +157,8 @@ vfu_get_private(vfu_ctx_t *vfu_ctx);
 /* ---- Log --------------------------------------------------------------------------------------------------------- */
 
 /*
- * Receives a log line without a newline. `level` is one of <syslog.h>, LOG_ERR to LOG_DEBUG. May be called from any function
- * of the context, on its thread; errno is kept for it.
+ * Receives a log line without a newline. `level` is one of <syslog.h>, LOG_EMERG to LOG_DEBUG. May be called by any function
+ * here, on the thread that called it, and may change errno without harm.
  */
 typedef void(vfu_log_fn_t)(vfu_ctx_t *vfu_ctx, int level, const char *msg);
 
@@ -164,7 +166,7 @@ typedef void(vfu_log_fn_t)(vfu_ctx_t *vfu_ctx, int level, const char *msg);
  * Sends lines of `level` and more urgent ones (smaller numbers, 0 to 7) to `log`; NULL switches the log off. A context starts
  * without a log function and with LOG_ERR.
  *
- * Returns 0 or -1. errno: EINVAL if `level` is not 0 to 7.
+ * Returns 0 or -1. errno: EINVAL if `level` is not 0 to 7, and the old settings stay; ENOMEM.
  */
 int
 vfu_setup_log(vfu_ctx_t *vfu_ctx, vfu_log_fn_t *log, int level);
@@ -218,8 +220,8 @@ enum {
 typedef ssize_t(vfu_region_access_cb_t)(vfu_ctx_t *vfu_ctx, char *buf, size_t count, loff_t offset, bool is_write);
 
 /*
- * Sets up a region, or replaces it. The client reaches it by messages, which `region_access` handles, and if a descriptor is
- * given by mapping that, which the device does not notice.
+ * Sets up a region, or replaces it (ioeventfds stay). The client reaches it by messages, which `region_access` handles, and
+ * if a descriptor is given by mapping that, which the device does not notice.
  *
  * region_idx: VFU_PCI_DEV_*_REGION_IDX.
  * size: 0 removes the region. BARs: a power of two, at least 16 (memory) or 4 (I/O). Configuration space: at least 64, and
@@ -301,7 +303,8 @@ vfu_setup_device_quiesce_cb(vfu_ctx_t *vfu_ctx, vfu_device_quiesce_cb_t *quiesce
 
 /*
  * Tells that the device is quiet now, after its quiesce callback had failed with EBUSY. The waiting request is carried out,
- * with its callbacks, and answered before this returns; the device may go on afterwards.
+ * with its callbacks, and answered before this returns, and so are requests that have come meanwhile; the device may go on
+ * afterwards.
  *
  * quiesce_errno: 0, or why it failed, which becomes the error of the request.
  *
@@ -324,10 +327,9 @@ enum vfu_dev_irq_type {
 };
 
 /*
- * Sets how many interrupts of a kind the device has: at most one of ERR and of REQ. To be called before vfu_realize_ctx(),
- * which makes room for them.
+ * Sets how many interrupts of a kind the device has: at most one of ERR and of REQ.
  *
- * Returns 0 or -1. errno: EINVAL for another kind, or more than there is room for.
+ * Returns 0 or -1. errno: EINVAL for another kind, or more than one of ERR or REQ; ENOMEM.
  */
 int
 vfu_setup_device_nr_irqs(vfu_ctx_t *vfu_ctx, enum vfu_dev_irq_type type, uint32_t count);
@@ -390,12 +392,13 @@ typedef void(vfu_dma_register_cb_t)(vfu_ctx_t *vfu_ctx, vfu_dma_info_t *info);
 typedef void(vfu_dma_unregister_cb_t)(vfu_ctx_t *vfu_ctx, vfu_dma_info_t *info);
 
 /*
- * Makes the client's memory usable. Without it, the client's DMA_MAP requests are accepted and forgotten.
+ * Makes the client's memory usable. Without it, the client's DMA_MAP requests are accepted and forgotten. Further calls
+ * change the callbacks only.
  *
  * max_regions: how many regions a client may have; protects against clients that map without end.
  * dma_register, dma_unregister: may be NULL. Only devices with `dma_unregister` can use vfu_sgl_get().
  *
- * Returns 0 or -1. errno: EBUSY if regions exist already; ENOMEM.
+ * Returns 0 or -1. errno: ENOMEM.
  */
 int
 vfu_setup_device_dma(vfu_ctx_t *vfu_ctx, size_t max_regions, vfu_dma_register_cb_t *dma_register,
@@ -412,17 +415,18 @@ dma_sg_size(void);
  * later use fails with EINVAL. Threads: any.
  *
  * sgl: receives the entries, room for `max_nr_sgs` of dma_sg_size() bytes; need not be initialised.
- * prot: PROT_WRITE if the memory is to be written, else PROT_READ.
+ * prot: PROT_READ, PROT_WRITE or both of <sys/mman.h>: what the memory is wanted for.
  *
- * Returns the number of entries (0 if `len` is 0); -1 if the range is not usable; or -(n) - 1 with errno 0 if n entries
- * are needed, which is more than `max_nr_sgs`. errno: ENOENT if a byte is in no region; EACCES if a region cannot be
- * written; EINVAL without vfu_setup_device_dma().
+ * Returns the number of entries (0 if `len` is 0), with errno 0; -1 if the range is not usable; or -(n) - 1 with errno 0 if n
+ * entries are needed, which is more than `max_nr_sgs`: as many as fit are filled. errno: ENOENT if a byte is in no region;
+ * EACCES if a region cannot be written; EINVAL without vfu_setup_device_dma().
  */
 int
 vfu_addr_to_sgl(vfu_ctx_t *vfu_ctx, vfu_dma_addr_t dma_addr, size_t len, dma_sg_t *sgl, size_t max_nr_sgs, int prot);
 
 /*
- * Whether vfu_sgl_get() works on an entry: its region is mapped into this process. Threads: any.
+ * Whether vfu_sgl_get() works on an entry: its region is mapped into this process. False for entries that are not valid.
+ * Threads: any.
  */
 bool
 vfu_sg_is_mappable(vfu_ctx_t *vfu_ctx, dma_sg_t *sg);
@@ -457,26 +461,28 @@ vfu_sgl_put(vfu_ctx_t *vfu_ctx, dma_sg_t *sgl, struct iovec *iov, size_t cnt);
 #define VFU_SGL_DIRECT_ACCESS (1)
 
 /*
- * Copies the memory of one entry to `data`, which has room for its length. Works for every region. Data that arrived before
- * an error stays in `data`.
+ * Copies the memory of `cnt` entries (1 or more), one after the other, to `data`, which has room for their lengths. Works for
+ * every region. What was copied before an error stays in `data`. Threads: any, for regions that can be reached directly with
+ * VFU_SGL_DIRECT_ACCESS.
  *
- * cnt: 1.
  * flags: 0: ask the client by message. VFU_SGL_DIRECT_ACCESS: read its mapping or file, if it gave one.
  *
- * Returns 0 or -1. errno: EINVAL for other flags or a bad entry; ENOTSUP if `cnt` is not 1; EBUSY while a quiesce is
- * waiting; EIO if the file is shorter or fails; ENOTCONN if the client went: the next vfu_run_ctx() deals with that; EPROTO
- * for a wrong reply; or the client's own error.
- * Blocks: for the client's reply.
+ * Returns 0 or -1. errno: EINVAL for other flags or an entry that is not valid; ENOTSUP if `cnt` is 0, or several entries
+ * have one among them that is not valid; EBUSY if the client must be asked while a quiesce is waiting; EIO if the file is
+ * shorter or fails; ENOTCONN if the client went: the next vfu_run_ctx() deals with that; EPROTO for a wrong reply; or the
+ * client's own error.
+ * Blocks: for the client's replies.
  */
 int
 vfu_sgl_read(vfu_ctx_t *vfu_ctx, dma_sg_t *sgl, size_t cnt, void *data, int flags);
 
 /*
- * Copies `data` to the memory of one entry, which must have been got with PROT_WRITE. As vfu_sgl_read() otherwise. What is
- * written directly is recorded as dirty; of what is sent by message the client knows itself.
+ * Copies `data` to the memory of `cnt` entries, one after the other, which must have been got with PROT_WRITE. As
+ * vfu_sgl_read() otherwise. What is written directly is recorded as dirty; of what is sent by message the client knows
+ * itself.
  *
- * Returns 0 or -1. errno: as vfu_sgl_read(); EPERM if the entry is not for writing.
- * Blocks: for the client's reply.
+ * Returns 0 or -1. errno: as vfu_sgl_read(); EPERM if an entry is not for writing.
+ * Blocks: for the client's replies.
  */
 int
 vfu_sgl_write(vfu_ctx_t *vfu_ctx, dma_sg_t *sgl, size_t cnt, void *data, int flags);
@@ -529,7 +535,7 @@ typedef enum {
  * Makes configuration space, all zeroes. Once a context.
  *
  * hdr_type: PCI_HEADER_TYPE_NORMAL.
- * revision: value of the revision id register, 0 to 255.
+ * revision: value of the revision id register; the lowest 8 bits count.
  *
  * Returns 0 or -1. errno: EINVAL for another type or header type; EEXIST if it exists already; ENOMEM.
  */

@@ -26,7 +26,7 @@ extern "C" {
 #define PCI_BASE_ADDRESS_MEM_TYPE_LOCATABLE_1M (PCI_BASE_ADDRESS_MEM_TYPE_1M >> 1)
 #define PCI_BASE_ADDRESS_MEM_TYPE_LOCATABLE_64 (PCI_BASE_ADDRESS_MEM_TYPE_64 >> 1)
 
-/* Subsystem vendor id and subsystem id. 4 bytes. */
+/* Ids of the subsystem's vendor and of the subsystem. 4 bytes. */
 typedef union {
     uint32_t raw;
     __extension__ struct {
