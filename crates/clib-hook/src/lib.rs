@@ -32,7 +32,15 @@ compile_error!(
     "clib-hook knows the calling convention and relocations of x86-64 Linux with glibc only"
 );
 
+mod dispatch;
+mod effects;
 mod error;
+mod lock;
+mod region;
+mod slots;
+mod sys;
+mod thunk;
+mod unwind;
 
 pub mod crash;
 pub mod guard;

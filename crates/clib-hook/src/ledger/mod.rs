@@ -1,4 +1,20 @@
 //! What each library under test holds: blocks, descriptors, mappings.
+//!
+//! Hooks write, reports read. The tables live in private mappings, are split over locks that are held for a few
+//! instructions, and are free in a forked child. Nothing in them looks like a pointer to what it describes.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use crate::{lock::Lock, sys, table};
+
+mod entries;
+mod ranges;
+pub(crate) mod stacks;
+
+use entries::{Table, disguise};
+use ranges::Ranges;
+
+pub(crate) use entries::Entry;
 
 /// What kind of thing is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -35,4 +51,185 @@ pub struct Held {
     pub test: u32,
     /// Thread that made the call (kernel's id).
     pub thread: i32,
+}
+
+const SHARDS: usize = 64;
+
+/// Memory and descriptors.
+static TABLES: [Lock<Table>; SHARDS] = [const { Lock::new(Table::new()) }; SHARDS];
+static RANGES: Lock<Ranges> = Lock::new(Ranges::new());
+static SEQUENCE: AtomicU64 = AtomicU64::new(0);
+static TEST: AtomicU32 = AtomicU32::new(0);
+
+#[inline]
+fn shard(disguised: u64) -> &'static Lock<Table> {
+    // The table hashes with other bits.
+    &TABLES[(disguised.wrapping_mul(0xd6e8_feb8_6659_fd93) >> 58) as usize]
+}
+
+/// A new entry for something acquired now.
+pub(crate) fn entry(row: u16, library: u16, site: usize, stack: u32, size: usize) -> Entry {
+    Entry {
+        size: size as u64,
+        site,
+        sequence: SEQUENCE.fetch_add(1, Ordering::Relaxed) + 1,
+        test: TEST.load(Ordering::Relaxed),
+        thread: sys::thread_id(),
+        stack,
+        row,
+        library,
+        ..Entry::EMPTY
+    }
+}
+
+/// Notes a block or descriptor.
+#[inline]
+pub(crate) fn insert(kind: Kind, key: usize, entry: Entry) {
+    let entry = entry.keyed(kind as u8, key);
+    shard(disguise(kind as u8, key)).lock().insert(entry);
+}
+
+/// Takes a block or descriptor out.
+#[inline]
+pub(crate) fn remove(kind: Kind, key: usize) -> Option<Entry> {
+    let disguised = disguise(kind as u8, key);
+    shard(disguised).lock().remove(disguised)
+}
+
+/// What is known of a block or descriptor.
+pub(crate) fn get(kind: Kind, key: usize) -> Option<Entry> {
+    let disguised = disguise(kind as u8, key);
+    shard(disguised).lock().get(disguised).copied()
+}
+
+/// Notes a mapping.
+pub(crate) fn insert_range(start: usize, size: usize, entry: Entry) {
+    RANGES.lock().insert(start, size, entry);
+}
+
+/// Takes part of the address space out of all mappings.
+pub(crate) fn cut_range(start: usize, size: usize) -> bool {
+    let mut ranges = RANGES.lock();
+    !ranges.is_empty() && ranges.cut(start, size)
+}
+
+/// Takes out the mapping that begins at an address, and returns its size.
+pub(crate) fn take_range(start: usize) -> Option<(usize, Entry)> {
+    RANGES.lock().take(start)
+}
+
+/// Takes descriptors `first..=last` out.
+pub(crate) fn remove_descriptors(first: usize, last: usize) {
+    for table in &TABLES {
+        let mut table = table.lock();
+        // A removal may move others to places already seen, so begin anew after each.
+        loop {
+            let wanted = |entry: &&Entry| {
+                entry.kind() == Kind::Descriptor as u8 && (first..=last).contains(&entry.key())
+            };
+            let Some(key) = table.iter().find(wanted).map(Entry::key) else {
+                break;
+            };
+            table.remove(disguise(Kind::Descriptor as u8, key));
+        }
+    }
+}
+
+/// The newest sequence number.
+pub(crate) fn now() -> u64 {
+    SEQUENCE.load(Ordering::Relaxed)
+}
+
+/// The number stored with what is acquired from now on.
+pub(crate) fn set_test(test: u32) {
+    TEST.store(test, Ordering::Relaxed);
+}
+
+/// Everything acquired after `mark`, oldest first.
+pub(crate) fn since(mark: u64) -> Vec<Held> {
+    let mut found = Vec::new();
+    for table in &TABLES {
+        let table = table.lock();
+        if table.newest() > mark {
+            found.extend(
+                table
+                    .iter()
+                    .filter(|entry| entry.sequence > mark)
+                    .map(|entry| (entry.kind(), entry.key(), entry.size, *entry)),
+            );
+        }
+    }
+    for (start, size, entry) in RANGES.lock().iter() {
+        if entry.sequence > mark {
+            found.push((Kind::Mapping as u8, start, size as u64, *entry));
+        }
+    }
+    found.sort_unstable_by_key(|(_, _, _, entry)| entry.sequence);
+    found
+        .into_iter()
+        .map(|(kind, key, size, entry)| held(kind, key, size, &entry))
+        .collect()
+}
+
+fn held(kind: u8, key: usize, size: u64, entry: &Entry) -> Held {
+    let mut backtrace = stacks::frames(entry.stack);
+    if backtrace.is_empty() {
+        backtrace.push(entry.site);
+    }
+    Held {
+        kind: match kind {
+            1 => Kind::Memory,
+            2 => Kind::Descriptor,
+            _ => Kind::Mapping,
+        },
+        key,
+        size: usize::try_from(size).unwrap_or(usize::MAX),
+        function: table::all()
+            .get(usize::from(entry.row))
+            .map_or("?", |function| function.name),
+        library: entry.library,
+        site: entry.site,
+        backtrace,
+        sequence: entry.sequence,
+        test: entry.test,
+        thread: entry.thread,
+    }
+}
+
+/// Every block and mapping as (start, size), for a reachability scan.
+pub(crate) fn extents() -> Vec<(usize, usize)> {
+    let mut extents = Vec::new();
+    for table in &TABLES {
+        extents.extend(
+            table
+                .lock()
+                .iter()
+                .filter(|entry| entry.kind() == Kind::Memory as u8)
+                .map(|entry| (entry.key(), usize::try_from(entry.size).unwrap_or(0))),
+        );
+    }
+    extents.extend(RANGES.lock().iter().map(|(start, size, _)| (start, size)));
+    extents
+}
+
+/// Forgets everything.
+pub(crate) fn clear() {
+    for table in &TABLES {
+        table.lock().clear();
+    }
+    RANGES.lock().clear();
+}
+
+/// Takes all locks before a fork.
+pub(crate) fn hold() {
+    TABLES.iter().for_each(Lock::hold);
+    RANGES.hold();
+    stacks::WRITER.hold();
+}
+
+/// Gives them back after it, in both processes.
+pub(crate) fn release() {
+    stacks::WRITER.release();
+    RANGES.release();
+    TABLES.iter().for_each(Lock::release);
 }

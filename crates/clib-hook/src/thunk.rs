@@ -1,0 +1,312 @@
+//! The one routine that every redirected call goes through, and the stubs that lead to it.
+//!
+//! A slot holds the address of its stub. The stub loads the address of the [`Slot`] into r11, which the calling
+//! convention leaves to such code, and jumps to the thunk. The thunk keeps every register that can carry an
+//! argument of any function (rdi rsi rdx rcx r8 r9, rax for variadic calls, r10, xmm0-7), asks [`before`], and then
+//!
+//! - restores them and jumps to the target: the callee returns to the caller and sees its stack arguments, or
+//! - returns the value that `before` chose, or
+//! - restores them, calls the target, and lets [`after`] look at the result (only for functions in the table
+//!   whose arguments all travel in registers).
+//!
+//! The frame is described by CFI, so unwinders, exceptions and thread cancellation pass through it. Pages of stubs
+//! are never writable and executable at once, and are never given back: libraries copy pointers.
+
+use std::{
+    arch::global_asm,
+    mem::offset_of,
+    sync::atomic::{AtomicU16, AtomicU64, AtomicUsize, Ordering},
+};
+
+use crate::{
+    Error, dispatch,
+    ledger::Entry,
+    lock::Lock,
+    sys::{self, PAGE},
+    table::{Effect, Row},
+};
+
+/// [`Slot::library`] of objects that are not under test: only releases are watched there.
+pub(crate) const WATCHER: u16 = u16::MAX;
+
+/// A place where an object keeps the address of a function it calls. Never freed.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub(crate) struct Slot {
+    /// Where calls go on to.
+    pub(crate) target: AtomicUsize,
+    /// Calls counted.
+    pub(crate) calls: AtomicU64,
+    /// Code that takes the target's place, or 0.
+    pub(crate) replacement: AtomicUsize,
+    /// Calls that went there.
+    pub(crate) replaced: AtomicU64,
+    /// Which library makes the calls, or [`WATCHER`].
+    pub(crate) caller: AtomicU16,
+    /// Number of the function: its row, or a number past the table for others.
+    pub(crate) function: u16,
+    /// Its row's effect.
+    pub(crate) effect: Effect,
+    /// Address of the word that is redirected; 0 if the stub was handed out by a lookup.
+    pub(crate) place: usize,
+    /// What the word held.
+    pub(crate) original: usize,
+    /// The symbol.
+    pub(crate) symbol: &'static str,
+}
+
+impl Slot {
+    /// Which library makes the calls, or [`WATCHER`].
+    #[inline]
+    pub(crate) fn library(&self) -> u16 {
+        self.caller.load(Ordering::Relaxed)
+    }
+
+    /// Its row in the table.
+    pub(crate) fn row(&self) -> Option<Row> {
+        (usize::from(self.function) < crate::table::all().len()).then_some(self.function)
+    }
+}
+
+/// Pass the call on to [`Frame::target`].
+pub(crate) const PASS: usize = 0;
+/// Return [`Frame::result`].
+pub(crate) const RETURN: usize = 1;
+/// Call [`Frame::target`], then [`after`].
+pub(crate) const CALL: usize = 2;
+
+/// The registers of a call, and what `before` leaves for `after`.
+#[derive(Debug)]
+#[repr(C, align(16))]
+pub(crate) struct Frame {
+    /// rdi rsi rdx rcx r8 r9. Followed by `xmm`, as in the register save area of a `va_list`.
+    pub(crate) arguments: [usize; 6],
+    pub(crate) xmm: [[u64; 2]; 8],
+    pub(crate) rax: usize,
+    pub(crate) r10: usize,
+    pub(crate) slot: usize,
+    pub(crate) target: usize,
+    pub(crate) result: usize,
+    pub(crate) result_high: usize,
+    pub(crate) note: Note,
+    /// The caller's frame pointer.
+    pub(crate) rbp: usize,
+    /// Return address: the call site.
+    pub(crate) site: usize,
+}
+
+/// What `before` leaves for `after`.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct Note {
+    /// Bits of `dispatch`.
+    pub(crate) flags: usize,
+    pub(crate) entry: Entry,
+    pub(crate) words: [usize; 4],
+    /// A `va_list`, with the register save area it points to.
+    pub(crate) list: [usize; 3],
+    pub(crate) saved: [usize; 22],
+}
+
+impl Frame {
+    /// The stack pointer as the caller left it: its stack arguments begin here.
+    pub(crate) fn caller_stack(&self) -> usize {
+        (&raw const *self) as usize + size_of::<Self>()
+    }
+}
+
+/// Bytes below the saved frame pointer.
+const ROOM: usize = offset_of!(Frame, rbp);
+const _: () = assert!(ROOM.is_multiple_of(16) && offset_of!(Frame, xmm) == 48);
+
+global_asm!(
+    ".text",
+    ".p2align 6",
+    ".globl clib_hook_thunk",
+    ".hidden clib_hook_thunk",
+    ".type clib_hook_thunk, @function",
+    "clib_hook_thunk:",
+    ".cfi_startproc",
+    "push rbp",
+    ".cfi_def_cfa_offset 16",
+    ".cfi_offset rbp, -16",
+    "mov rbp, rsp",
+    ".cfi_def_cfa_register rbp",
+    "sub rsp, {room}",
+    "mov [rsp], rdi",
+    "mov [rsp + 8], rsi",
+    "mov [rsp + 16], rdx",
+    "mov [rsp + 24], rcx",
+    "mov [rsp + 32], r8",
+    "mov [rsp + 40], r9",
+    "movaps [rsp + 48], xmm0",
+    "movaps [rsp + 64], xmm1",
+    "movaps [rsp + 80], xmm2",
+    "movaps [rsp + 96], xmm3",
+    "movaps [rsp + 112], xmm4",
+    "movaps [rsp + 128], xmm5",
+    "movaps [rsp + 144], xmm6",
+    "movaps [rsp + 160], xmm7",
+    "mov [rsp + {rax}], rax",
+    "mov [rsp + {r10}], r10",
+    "mov [rsp + {slot}], r11",
+    "mov rdi, r11",
+    "mov rsi, rsp",
+    "call {before}",
+    "cmp eax, 1",
+    "je 2f",
+    // Registers as the caller left them (or as `before` changed them).
+    "mov rdi, [rsp]",
+    "mov rsi, [rsp + 8]",
+    "mov rdx, [rsp + 16]",
+    "mov rcx, [rsp + 24]",
+    "mov r8, [rsp + 32]",
+    "mov r9, [rsp + 40]",
+    "movaps xmm0, [rsp + 48]",
+    "movaps xmm1, [rsp + 64]",
+    "movaps xmm2, [rsp + 80]",
+    "movaps xmm3, [rsp + 96]",
+    "movaps xmm4, [rsp + 112]",
+    "movaps xmm5, [rsp + 128]",
+    "movaps xmm6, [rsp + 144]",
+    "movaps xmm7, [rsp + 160]",
+    "mov r10, [rsp + {r10}]",
+    "mov r11, [rsp + {target}]",
+    "ja 3f",
+    "mov rax, [rsp + {rax}]",
+    ".cfi_remember_state",
+    "leave",
+    ".cfi_def_cfa rsp, 8",
+    "jmp r11",
+    ".cfi_restore_state",
+    "3:",
+    "mov rax, [rsp + {rax}]",
+    "call r11",
+    "mov [rsp + {result}], rax",
+    "mov [rsp + {high}], rdx",
+    "mov rdi, [rsp + {slot}]",
+    "mov rsi, rsp",
+    "call {after}",
+    "2:",
+    "mov rax, [rsp + {result}]",
+    "mov rdx, [rsp + {high}]",
+    ".cfi_remember_state",
+    "leave",
+    ".cfi_def_cfa rsp, 8",
+    "ret",
+    ".cfi_restore_state",
+    ".cfi_endproc",
+    ".globl clib_hook_thunk_end",
+    ".hidden clib_hook_thunk_end",
+    "clib_hook_thunk_end:",
+    ".size clib_hook_thunk, . - clib_hook_thunk",
+    room = const ROOM,
+    rax = const offset_of!(Frame, rax),
+    r10 = const offset_of!(Frame, r10),
+    slot = const offset_of!(Frame, slot),
+    target = const offset_of!(Frame, target),
+    result = const offset_of!(Frame, result),
+    high = const offset_of!(Frame, result_high),
+    before = sym before,
+    after = sym after,
+);
+
+unsafe extern "C" {
+    fn clib_hook_thunk();
+    fn clib_hook_thunk_end();
+}
+
+/// Decides about a call; see [`dispatch::before`].
+extern "C" fn before(slot: &'static Slot, frame: &mut Frame) -> usize {
+    dispatch::before(slot, frame)
+}
+
+/// Looks at a call's result; see [`dispatch::after`].
+extern "C" fn after(slot: &'static Slot, frame: &mut Frame) {
+    dispatch::after(slot, frame);
+}
+
+const STUB: usize = 32;
+
+/// Held while stubs are made.
+static MAKING: Lock<()> = Lock::new(());
+
+/// Ranges of stubs, so that unwinders know them: start and size in bytes.
+static STUBS: [(AtomicUsize, AtomicUsize); 512] =
+    [const { (AtomicUsize::new(0), AtomicUsize::new(0)) }; 512];
+
+/// Whether `address` is in the thunk or a stub.
+pub(crate) fn contains(address: usize) -> bool {
+    let thunk = clib_hook_thunk as unsafe extern "C" fn() as usize
+        ..clib_hook_thunk_end as unsafe extern "C" fn() as usize;
+    thunk.contains(&address) || in_stub(address)
+}
+
+/// Whether `address` is in a stub, where the stack is still as the caller left it.
+pub(crate) fn in_stub(address: usize) -> bool {
+    STUBS
+        .iter()
+        .map(|(start, size)| (start.load(Ordering::Acquire), size.load(Ordering::Acquire)))
+        .take_while(|(start, _)| *start != 0)
+        .any(|(start, size)| (start..start + size).contains(&address))
+}
+
+/// Makes a stub for each slot, in order, and returns their addresses.
+///
+/// # Errors
+///
+/// [`Error::System`] when memory or protections cannot be had.
+pub(crate) fn stubs(slots: &[&'static Slot]) -> Result<Vec<usize>, Error> {
+    let mut addresses = Vec::with_capacity(slots.len());
+    if slots.is_empty() {
+        return Ok(addresses);
+    }
+    let size = (STUB * (slots.len() + 1)).next_multiple_of(PAGE);
+    let _making = MAKING.lock();
+    let start =
+        sys::map(size).ok_or_else(|| Error::last_os(format!("mapping {size} bytes for thunks")))?;
+    // The address of the thunk comes first, then the stubs.
+    let target = clib_hook_thunk as unsafe extern "C" fn() as usize;
+    write(start, &target.to_ne_bytes());
+    for (number, slot) in slots.iter().enumerate() {
+        let at = start + STUB * (number + 1);
+        write(at, &code(at, start, (&raw const **slot) as usize));
+        addresses.push(at);
+    }
+    sys::protect(start, size, libc::PROT_READ | libc::PROT_EXEC)?;
+    let free = STUBS
+        .iter()
+        .find(|(start, _)| start.load(Ordering::Relaxed) == 0);
+    let (known, bytes) =
+        free.ok_or_else(|| Error::Full("too many batches of thunks (512)".to_owned()))?;
+    bytes.store(size, Ordering::Release);
+    known.store(start, Ordering::Release);
+    Ok(addresses)
+}
+
+fn write(at: usize, bytes: &[u8]) {
+    // SAFETY: `stubs` mapped this page writable a moment ago, nobody else knows it yet, and stubs do not overlap.
+    unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), at as *mut u8, bytes.len()) };
+}
+
+/// `endbr64; movabs r11, slot; jmp [thunk]`, where the address of the thunk stands at `page`.
+fn code(at: usize, page: usize, slot: usize) -> [u8; STUB] {
+    let mut code = [0xcc; STUB];
+    code[..4].copy_from_slice(&[0xf3, 0x0f, 0x1e, 0xfa]);
+    code[4..6].copy_from_slice(&[0x49, 0xbb]);
+    code[6..14].copy_from_slice(&slot.to_ne_bytes());
+    code[14..16].copy_from_slice(&[0xff, 0x25]);
+    let distance = i32::try_from(page.wrapping_sub(at + 20).cast_signed()).unwrap_or_default();
+    code[16..20].copy_from_slice(&distance.to_ne_bytes());
+    code
+}
+
+/// Takes the lock before a fork.
+pub(crate) fn hold() {
+    MAKING.hold();
+}
+
+/// Gives it back in both processes.
+pub(crate) fn release() {
+    MAKING.release();
+}
