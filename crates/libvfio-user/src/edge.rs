@@ -253,3 +253,89 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
         .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("no message")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::{CStr, c_char};
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::entry::life::{vfu_create_ctx, vfu_destroy_ctx, vfu_get_private, vfu_realize_ctx};
+    use crate::entry::setup::vfu_setup_log;
+
+    static LINES: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+    unsafe extern "C" fn keep(_: *mut VfuCtx, _: c_int, text: *const c_char) {
+        // SAFETY: the library passes a NUL-terminated text.
+        let text = unsafe { CStr::from_ptr(text) };
+        LINES
+            .lock()
+            .unwrap()
+            .push(text.to_string_lossy().into_owned());
+        set_errno(libc::EXDEV);
+    }
+
+    #[test]
+    fn a_panic_becomes_an_errno_and_disables_the_context() {
+        // SAFETY: an empty path needs no file; the context is used here only.
+        unsafe {
+            let ctx = vfu_create_ctx(0, c"".as_ptr(), 0, ptr::null_mut(), 0);
+            assert!(!ctx.is_null());
+            assert_eq!(vfu_setup_log(ctx, Some(keep), libc::LOG_ERR), 0);
+
+            let panics =
+                |_: &VfuCtx| -> Result<c_int, Failure> { panic!("on purpose, by {}", "a test") };
+            assert_eq!(entry::<c_int, _>(ctx, "vfu_test", panics), -1);
+            assert_eq!(errno(), libc::ENOTRECOVERABLE);
+            assert!(
+                LINES
+                    .lock()
+                    .unwrap()
+                    .concat()
+                    .contains("vfu_test: internal error")
+            );
+            assert!(
+                LINES
+                    .lock()
+                    .unwrap()
+                    .concat()
+                    .contains("on purpose, by a test")
+            );
+
+            set_errno(0);
+            assert_eq!(vfu_realize_ctx(ctx), -1);
+            assert_eq!(errno(), libc::ENOTRECOVERABLE);
+            assert!(vfu_get_private(ctx).is_null());
+            assert_eq!(errno(), libc::ENOTRECOVERABLE);
+            vfu_destroy_ctx(ctx);
+        }
+    }
+
+    #[test]
+    fn errno_is_kept_by_success_and_set_last_by_failure() {
+        // SAFETY: as above.
+        unsafe {
+            let ctx = vfu_create_ctx(0, c"".as_ptr(), 0, ptr::null_mut(), 0);
+            set_errno(libc::EDOM);
+            let succeeds = |_: &VfuCtx| -> Result<c_int, Failure> {
+                set_errno(libc::EXDEV);
+                Ok(5)
+            };
+            assert_eq!(entry::<c_int, _>(ctx, "vfu_test", succeeds), 5);
+            assert_eq!(errno(), libc::EDOM);
+            let says = |_: &VfuCtx| Ok(Done::with_errno(5, libc::ENOSPC));
+            assert_eq!(entry::<c_int, _>(ctx, "vfu_test", says), 5);
+            assert_eq!(errno(), libc::ENOSPC);
+            let fails =
+                |_: &VfuCtx| -> Result<usize, Failure> { Err(Failure::Logged(Errno::ENOENT)) };
+            assert_eq!(entry::<usize, _>(ctx, "vfu_test", fails), 0);
+            assert_eq!(errno(), libc::ENOENT);
+            assert_eq!(
+                entry::<c_int, _>(ptr::null_mut(), "vfu_test", |_| Ok(0)),
+                -1
+            );
+            assert_eq!(errno(), libc::EINVAL);
+            vfu_destroy_ctx(ctx);
+        }
+    }
+}

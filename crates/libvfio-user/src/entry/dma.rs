@@ -325,7 +325,7 @@ unsafe fn transfer(
             };
             if !direct {
                 // SAFETY: as above; without direct access this is the context's thread.
-                unsafe { by_message(ctx, &segment, place, direction) }?;
+                unsafe { by_message(ctx, dma, &segment, place, direction) }?;
             }
             let length = usize::try_from(segment.length).unwrap_or(usize::MAX);
             place = place.wrapping_add(length);
@@ -370,10 +370,26 @@ fn check(
 /// `ctx` is a live context, used by this thread only; `place` has `segment.length` bytes.
 unsafe fn by_message(
     ctx: *mut VfuCtx,
+    dma: &Dma,
     segment: &Segment,
     place: *mut u8,
     direction: Direction,
 ) -> Result<(), Failure> {
-    let _ = (ctx, segment, place, direction);
-    Err(Failure::Use("messages", Errno::ENOTSUP))
+    // SAFETY: the caller's promise.
+    let core = unsafe { &*ctx }.core();
+    let located = dma.locate(segment)?;
+    let length = usize::try_from(located.length).unwrap_or(usize::MAX); // at most 8 TiB
+    match direction {
+        Direction::Read => {
+            // SAFETY: the caller's promise; nothing but this call uses the memory now.
+            let data = unsafe { std::slice::from_raw_parts_mut(place, length) };
+            core.read_by_message(located.iova, data)?;
+        }
+        Direction::Write => {
+            // SAFETY: the caller's promise; nothing changes the memory now.
+            let data = unsafe { std::slice::from_raw_parts(place, length) };
+            core.write_by_message(located.iova, data)?;
+        }
+    }
+    Ok(())
 }
