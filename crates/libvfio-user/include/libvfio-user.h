@@ -133,8 +133,8 @@ vfu_get_poll_fd(vfu_ctx_t *vfu_ctx);
  * though the call succeeds.
  *
  * Returns the number of requests served, or -1. errno: ENOTCONN if no client is attached, or it left: callbacks have been
- * told, and vfu_attach_ctx() can be called; EBUSY while a quiesce is waiting for
- * vfu_device_quiesced(); EINVAL before vfu_realize_ctx(); EINTR if a signal came; ENOMEM; or what recvmsg(2) says.
+ * told, and vfu_attach_ctx() can be called; EBUSY while a quiesce is waiting for vfu_device_quiesced();
+ * EINVAL before vfu_realize_ctx(); EINTR if a signal came; ENOMEM; or what recvmsg(2) says.
  * Blocks: for requests, unless created with ATTACH_NB; and in callbacks.
  */
 int
@@ -142,8 +142,8 @@ vfu_run_ctx(vfu_ctx_t *vfu_ctx);
 
 /*
  * Disconnects the client, unregisters its memory (dma_unregister callbacks), tells the device (reset callback with
- * VFU_RESET_LOST_CONN, exactly once) and frees the context and its configuration space. Nothing asks the device to quiesce first:
- * it must not use the context any more. NULL is allowed. errno is unspecified afterwards.
+ * VFU_RESET_LOST_CONN, exactly once) and frees the context and its configuration space. Nothing asks the device to quiesce
+ * first: it must not use the context any more. NULL is allowed. errno is unspecified afterwards.
  */
 void
 vfu_destroy_ctx(vfu_ctx_t *vfu_ctx);
