@@ -120,12 +120,12 @@ impl Session {
             if !self.serve_waiting(ctx, device)? {
                 return if ctx.mode == Mode::Blocking { Err(Error::NotConnected) } else { Ok(self.served) };
             }
-            if let Some(why) = ctx.link.dead() {
-                return Err(self.lose(ctx, device, &why));
-            }
             let busy = self.served.requests > 0 || self.served.failed.is_some();
             if ctx.mode == Mode::NonBlocking && (busy || receives == MAX_RECEIVES) {
                 return Ok(self.served);
+            }
+            if let Some(why) = ctx.link.dead() {
+                return Err(self.lose(ctx, device, &why));
             }
             receives += 1;
             match self.receive(ctx) {
