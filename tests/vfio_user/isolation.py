@@ -17,7 +17,7 @@ import pytest
 from . import recording
 
 TIME_LIMIT_S = int(
-    os.environ.get("LIBVFIO_USER_HANG_S", "20")
+    os.environ.get("LIBVFIO_USER_HANG_S", "10")
 )  # only ever reached by a hang
 
 
