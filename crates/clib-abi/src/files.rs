@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use gimli::{LittleEndian, Reader as _};
-use object::{CompressionFormat, Object, ObjectSection, ObjectSymbol, ReadRef, SymbolKind};
+use object::{CompressionFormat, Object, ObjectSection, ObjectSymbol, SymbolKind};
 
 use crate::error::{Error, Result};
 
@@ -23,6 +23,9 @@ pub(crate) type Bytes = gimli::EndianArcSlice<LittleEndian>;
 
 /// Where distributions keep separate debug files.
 pub(crate) const SYSTEM_DEBUG_DIR: &str = "/usr/lib/debug";
+
+/// Most sections of one name that are joined.
+const MAX_SECTIONS: usize = 65_536;
 
 /// One ELF file in memory.
 pub(crate) struct Elf {
@@ -101,13 +104,39 @@ impl Elf {
         }
     }
 
-    /// A section's contents, decompressed; empty if there is none of that name.
+    /// A section's contents, decompressed; empty if there is none of that name. In a `.dwo` each type unit may have a
+    /// section of its own, all of one name; their contents are joined.
     pub(crate) fn section(&self, name: &str) -> Result<Bytes> {
-        let empty = || Bytes::new(Arc::from([].as_slice()), LittleEndian);
         let object = self.object()?;
-        let Some(section) = object.section_by_name(name) else {
-            return Ok(empty());
-        };
+        let of_name = object
+            .sections()
+            .filter(|section| section.name() == Ok(name))
+            .take(MAX_SECTIONS);
+        let mut parts = of_name
+            .map(|section| self.contents(&section, name))
+            .collect::<Result<Vec<_>>>()?;
+        if parts.is_empty() {
+            // Finds `.zdebug_info` for `.debug_info` too.
+            let section = object.section_by_name(name);
+            parts.extend(
+                section
+                    .map(|section| self.contents(&section, name))
+                    .transpose()?,
+            );
+        }
+        if parts.len() > 1 {
+            let mut joined = Vec::new();
+            for part in &parts {
+                joined.extend_from_slice(part.bytes());
+            }
+            return Ok(Bytes::new(Arc::from(joined), LittleEndian));
+        }
+        Ok(parts
+            .pop()
+            .unwrap_or_else(|| Bytes::new(Arc::from([].as_slice()), LittleEndian)))
+    }
+
+    fn contents<'a>(&'a self, section: &impl ObjectSection<'a>, name: &str) -> Result<Bytes> {
         let damaged = |detail: String| Error::Damaged {
             path: self.path.clone(),
             detail,
@@ -115,30 +144,25 @@ impl Elf {
         let range = section
             .compressed_file_range()
             .map_err(|e| damaged(format!("{name}: {e}")))?;
-        if range.format == CompressionFormat::None {
-            if self
-                .data
-                .read_bytes_at(range.offset, range.compressed_size)
-                .is_err()
-            {
-                return Err(damaged(format!("{name} ends outside the file")));
-            }
-            let mut bytes = Bytes::new(Arc::clone(&self.data), LittleEndian);
-            let (Ok(start), Ok(size)) = (
-                usize::try_from(range.offset),
-                usize::try_from(range.compressed_size),
-            ) else {
-                return Err(damaged(format!("{name} is too large")));
-            };
-            let cut = |_| damaged(format!("{name} ends outside the file"));
-            bytes.skip(start).map_err(cut)?;
-            bytes.truncate(size).map_err(cut)?;
-            return Ok(bytes);
+        if range.format != CompressionFormat::None {
+            let data = section
+                .uncompressed_data()
+                .map_err(|e| damaged(format!("{name}: {e}")))?;
+            return Ok(Bytes::new(Arc::from(data.as_ref()), LittleEndian));
         }
-        let data = section
-            .uncompressed_data()
-            .map_err(|e| damaged(format!("{name}: {e}")))?;
-        Ok(Bytes::new(Arc::from(data.as_ref()), LittleEndian))
+        let cut = || damaged(format!("{name} ends outside the file"));
+        let start = usize::try_from(range.offset).map_err(|_| cut())?;
+        let size = usize::try_from(range.compressed_size).map_err(|_| cut())?;
+        if start
+            .checked_add(size)
+            .is_none_or(|end| end > self.data.len())
+        {
+            return Err(cut());
+        }
+        let mut bytes = Bytes::new(Arc::clone(&self.data), LittleEndian);
+        bytes.skip(start).map_err(|_| cut())?;
+        bytes.truncate(size).map_err(|_| cut())?;
+        Ok(bytes)
     }
 
     /// Whether the file has DWARF of its own (and not merely the emptied section headers that a debug file has for

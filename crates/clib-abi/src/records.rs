@@ -6,7 +6,8 @@ use gimli::{EvaluationResult, Operation, Reader as _, constants as dw};
 
 use crate::error::{Error, Result};
 use crate::model::{
-    Bits, DeclId, Enumeration, Field, Function, Kind, Location, Record, RecordKind, Type, Typedef,
+    Bits, DeclId, Enumeration, Field, Function, Kind, Location, Parameter, Record, RecordKind,
+    Type, Typedef,
 };
 use crate::types::{Resolver, is_declaration, udata};
 use crate::units::{Die, DieId, Value};
@@ -211,14 +212,7 @@ impl Resolver<'_> {
             Some((id, entry)) => self.type_of(id.unit, entry, 0)?,
             None => crate::types::void(),
         };
-        // The declaration lists all parameters; an optimised definition may have lost some.
-        let (mut parameters, mut open) = (Vec::new(), false);
-        for (id, _) in chain.iter().rev() {
-            (parameters, open) = self.parameters(*id, 0)?;
-            if !parameters.is_empty() || open {
-                break;
-            }
-        }
+        let (parameters, open) = self.merged_parameters(&chain)?;
         let prototyped = chain.iter().any(|(_, entry)| {
             matches!(
                 entry.attr_value(dw::DW_AT_prototyped),
@@ -240,6 +234,31 @@ impl Resolver<'_> {
             location,
             language: self.language(die.unit),
         })
+    }
+
+    /// The parameters that the entries of one function list. The declaration, which comes last, has all of them, where
+    /// an optimised definition may have lost some; but only the definition need name them.
+    fn merged_parameters(&self, chain: &[(DieId, Die)]) -> Result<(Vec<Parameter>, bool)> {
+        let mut lists = Vec::new();
+        for (id, _) in chain.iter().rev() {
+            lists.push(self.parameters(*id, 0)?);
+        }
+        let full = lists
+            .iter()
+            .position(|(list, open)| !list.is_empty() || *open);
+        let Some(full) = full else {
+            return Ok((Vec::new(), false));
+        };
+        let (mut parameters, open) = lists.swap_remove(full);
+        let count = parameters.len();
+        for (list, _) in lists.iter().filter(|(list, _)| list.len() == count) {
+            for (one, other) in parameters.iter_mut().zip(list) {
+                if one.name.is_none() {
+                    one.name.clone_from(&other.name);
+                }
+            }
+        }
+        Ok((parameters, open))
     }
 }
 
