@@ -2,7 +2,11 @@
 //!
 //! Each row is the median of interleaved slices, and a ratio to its floor: translation against a binary search in a
 //! sorted vector, map + unmap against the bare system calls, a report against copying and clearing the bits.
-#![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark prints, and may stop")]
+#![allow(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a benchmark prints, and may stop"
+)]
 
 use std::ffi::CString;
 use std::hint::black_box;
@@ -41,7 +45,10 @@ fn paired(calls: u64, mut floor: impl FnMut(u64), mut ours: impl FnMut(u64)) -> 
 }
 
 fn row(what: &str, (floor, ours): (f64, f64)) {
-    println!("{what:<44} floor {floor:>9.1} ns   ours {ours:>9.1} ns   ratio {:>5.2}", ours / floor);
+    println!(
+        "{what:<44} floor {floor:>9.1} ns   ours {ours:>9.1} ns   ratio {:>5.2}",
+        ours / floor
+    );
 }
 
 fn memfd(len: u64) -> OwnedFd {
@@ -51,18 +58,34 @@ fn memfd(len: u64) -> OwnedFd {
     assert!(fd >= 0);
     // SAFETY: just opened, owned by nobody else.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    let len = i64::try_from(len).unwrap();
     // SAFETY: the descriptor is open.
-    assert_eq!(unsafe { libc::ftruncate(fd.as_raw_fd(), i64::try_from(len).unwrap()) }, 0);
+    let result = unsafe { libc::ftruncate(fd.as_raw_fd(), len) };
+    assert_eq!(result, 0);
     fd
 }
 
 fn message(iova: u64, size: u64) -> NewRegion {
-    NewRegion { iova, size, prot: RW, offset: 0, access: Access::Message, fd: None }
+    NewRegion {
+        iova,
+        size,
+        prot: RW,
+        offset: 0,
+        access: Access::Message,
+        fd: None,
+    }
 }
 
 fn mapped(iova: u64, size: u64, fd: &OwnedFd) -> NewRegion {
     let fd = Some(fd.try_clone().unwrap());
-    NewRegion { iova, size, prot: RW, offset: 0, access: Access::Mapped, fd }
+    NewRegion {
+        iova,
+        size,
+        prot: RW,
+        offset: 0,
+        access: Access::Mapped,
+        fd,
+    }
 }
 
 fn table(regions: u64) -> Dma {
@@ -77,7 +100,9 @@ fn table(regions: u64) -> Dma {
 fn addresses(regions: u64) -> Vec<u64> {
     let mut state = 1_u64;
     let mut next = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (state >> 33) % regions * 2 * PAGE + 8
     };
     (0..1 << 16).map(|_| next()).collect()
@@ -131,7 +156,10 @@ fn translation_by_threads() {
                 thread_seconds() - start
             };
             let spawned: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-            spawned.into_iter().map(|thread| thread.join().unwrap()).sum()
+            spawned
+                .into_iter()
+                .map(|thread| thread.join().unwrap())
+                .sum()
         });
         let each = total * 1e9 / (calls as f64 * threads as f64);
         println!("translate, 1000 regions, {threads} threads: {each:.1} ns of processor time each");
@@ -162,7 +190,14 @@ fn map_and_unmap() {
                 unsafe {
                     libc::fstat(fd.as_raw_fd(), stat.as_mut_ptr());
                     let prot = libc::PROT_READ | libc::PROT_WRITE;
-                    let p = libc::mmap(std::ptr::null_mut(), 4096, prot, libc::MAP_SHARED, fd.as_raw_fd(), 0);
+                    let p = libc::mmap(
+                        std::ptr::null_mut(),
+                        4096,
+                        prot,
+                        libc::MAP_SHARED,
+                        fd.as_raw_fd(),
+                        0,
+                    );
                     libc::madvise(p, 4096, libc::MADV_DONTDUMP);
                     libc::munmap(p, 4096);
                 }
@@ -172,14 +207,20 @@ fn map_and_unmap() {
                 dma.remove(dma.find_exact(iova, PAGE).unwrap()).unwrap();
             },
         );
-        row(&format!("map + unmap with descriptor, {regions} regions"), pair);
+        row(
+            &format!("map + unmap with descriptor, {regions} regions"),
+            pair,
+        );
         let before = |dma: &Dma| {
             dma.add(message(iova, PAGE)).unwrap();
             dma.remove(dma.find_exact(iova, PAGE).unwrap()).unwrap();
         };
         let empty = Dma::new(10).unwrap();
         let pair = paired(20_000, |_| before(&empty), |_| before(&dma));
-        row(&format!("  by message; floor: an empty table, {regions}"), pair);
+        row(
+            &format!("  by message; floor: an empty table, {regions}"),
+            pair,
+        );
     }
 }
 
@@ -187,7 +228,12 @@ fn reports() {
     let size = 1_u64 << 30;
     let dma = Dma::new(2).unwrap();
     let fd = Some(memfd(0));
-    dma.add(NewRegion { access: Access::File, fd, ..message(0, size) }).unwrap();
+    dma.add(NewRegion {
+        access: Access::File,
+        fd,
+        ..message(0, size)
+    })
+    .unwrap();
     dma.start_logging(PAGE, &[]).unwrap();
     let mut whole = [MaybeUninit::uninit()];
     assert_eq!(dma.translate(0, size, RW, &mut whole), Ok(1));
@@ -201,12 +247,22 @@ fn reports() {
         100 => dma.mark_dirty(&whole).unwrap(),
         _ => {
             for page in (0..size / PAGE).step_by(100) {
-                let segment = Segment { offset: page * PAGE, length: 1, ..whole };
+                let segment = Segment {
+                    offset: page * PAGE,
+                    length: 1,
+                    ..whole
+                };
                 dma.mark_dirty(&segment).unwrap();
             }
         }
     };
-    for (percent, page_size) in [(0, PAGE), (1, PAGE), (100, PAGE), (100, 2 * PAGE), (100, PAGE / 2)] {
+    for (percent, page_size) in [
+        (0, PAGE),
+        (1, PAGE),
+        (100, PAGE),
+        (100, 2 * PAGE),
+        (100, PAGE / 2),
+    ] {
         out.resize(Dma::report_size(size, page_size).unwrap(), 0);
         // The marking is not part of what is measured.
         let mut times = [Vec::new(), Vec::new()];
@@ -226,7 +282,10 @@ fn reports() {
             sorted.sort_by(f64::total_cmp);
             sorted[sorted.len() / 2]
         };
-        row(&format!("report of 1 GiB, {percent} % dirty, pages of {page_size}"), (median(0), median(1)));
+        row(
+            &format!("report of 1 GiB, {percent} % dirty, pages of {page_size}"),
+            (median(0), median(1)),
+        );
     }
 }
 
@@ -244,7 +303,8 @@ fn access() {
         // SAFETY: the region is mapped for 4096 bytes and stays.
         |_| unsafe { memory.as_ptr().copy_from(black_box(buffer.as_ptr()), 4096) },
         |_| {
-            dma.write(&segment, black_box(&vec_ref(&buffer)[..])).unwrap();
+            dma.write(&segment, black_box(&vec_ref(&buffer)[..]))
+                .unwrap();
         },
     );
     row("direct write of 4 KiB", pair);

@@ -18,10 +18,17 @@ fn translation_crosses_adjacent_regions() {
         add(&dma, mapped(0x1000 + i * PAGE, PAGE));
     }
     let list = translate(&dma, 0x1800, 2 * PAGE, RW).unwrap();
-    let fields: Vec<_> = list.iter().map(|s| (s.dma_addr, s.offset, s.length, s.writeable)).collect();
+    let fields: Vec<_> = list
+        .iter()
+        .map(|s| (s.dma_addr, s.offset, s.length, s.writeable))
+        .collect();
     assert_eq!(
         fields,
-        [(0x1000, 0x800, 0x800, 1), (0x2000, 0, 0x1000, 1), (0x3000, 0, 0x800, 1)]
+        [
+            (0x1000, 0x800, 0x800, 1),
+            (0x2000, 0, 0x1000, 1),
+            (0x3000, 0, 0x800, 1)
+        ]
     );
     let read_only = translate(&dma, 0x1800, 16, PROT_READ).unwrap();
     assert_eq!((read_only[0].writeable, read_only[0].reserved), (0, [0; 7]));
@@ -60,15 +67,37 @@ fn too_few_entries() {
 fn protection() {
     let dma = Dma::new(10).unwrap();
     add(&dma, message(0, PAGE));
-    add(&dma, NewRegion { prot: PROT_READ, ..message(PAGE, PAGE) });
-    add(&dma, NewRegion { prot: 0, ..message(2 * PAGE, PAGE) });
-    let forbidden = Err(Error::Forbidden { region: PAGE, prot: PROT_READ });
+    add(
+        &dma,
+        NewRegion {
+            prot: PROT_READ,
+            ..message(PAGE, PAGE)
+        },
+    );
+    add(
+        &dma,
+        NewRegion {
+            prot: 0,
+            ..message(2 * PAGE, PAGE)
+        },
+    );
+    let forbidden = Err(Error::Forbidden {
+        region: PAGE,
+        prot: PROT_READ,
+    });
     assert_eq!(translate(&dma, 0, 2 * PAGE, PROT_WRITE), forbidden);
-    assert_eq!(translate(&dma, PAGE, 8 * PAGE, RW), forbidden, "before the hole");
+    assert_eq!(
+        translate(&dma, PAGE, 8 * PAGE, RW),
+        forbidden,
+        "before the hole"
+    );
     assert_eq!(forbidden.unwrap_err().errno(), libc::EACCES);
     let mut one = [MaybeUninit::uninit()];
     assert_eq!(dma.translate(0, 2 * PAGE, PROT_WRITE, &mut one), Ok(2));
-    assert_eq!(translate(&dma, 2 * PAGE, PAGE, PROT_READ).map(|list| list.len()), Ok(1));
+    assert_eq!(
+        translate(&dma, 2 * PAGE, PAGE, PROT_READ).map(|list| list.len()),
+        Ok(1)
+    );
 }
 
 /// D3: lengths near 2^64 are refused, also right after the region was used.
@@ -78,12 +107,27 @@ fn wrapping_lengths_are_refused() {
     add(&dma, mapped(0x1000, PAGE));
     for _ in 0..2 {
         assert!(translate(&dma, 0x1000, PAGE, RW).is_ok());
-        for len in [u64::MAX, u64::MAX - 0x1000, 0xffff_ffff_ffff_ff00, u64::MAX / 2, PAGE + 1] {
-            assert_eq!(translate(&dma, 0x1000, len, RW).unwrap_err().errno(), libc::ENOENT);
-            assert_eq!(translate(&dma, 0x1fff, len, RW).unwrap_err().errno(), libc::ENOENT);
+        for len in [
+            u64::MAX,
+            u64::MAX - 0x1000,
+            0xffff_ffff_ffff_ff00,
+            u64::MAX / 2,
+            PAGE + 1,
+        ] {
+            assert_eq!(
+                translate(&dma, 0x1000, len, RW).unwrap_err().errno(),
+                libc::ENOENT
+            );
+            assert_eq!(
+                translate(&dma, 0x1fff, len, RW).unwrap_err().errno(),
+                libc::ENOENT
+            );
         }
     }
-    assert_eq!(translate(&dma, 0xfff, 2, RW), Err(Error::NotCovered { iova: 0xfff }));
+    assert_eq!(
+        translate(&dma, 0xfff, 2, RW),
+        Err(Error::NotCovered { iova: 0xfff })
+    );
 }
 
 /// All the bytes that `len` asks for, by reading and writing each kind of region.
@@ -93,40 +137,86 @@ fn direct_access() {
     for (i, access) in [Access::Mapped, Access::File].into_iter().enumerate() {
         let iova = i as u64 * 0x10_0000;
         let file = memfd(4 * PAGE);
-        add(&dma, with_file(iova, 2 * PAGE, PAGE, access, file.try_clone().unwrap()));
+        add(
+            &dma,
+            with_file(iova, 2 * PAGE, PAGE, access, file.try_clone().unwrap()),
+        );
         let segment = one(&dma, iova + 100, 5000);
-        let data: Vec<u8> = (0..5000_u32).map(|n| u8::try_from(n % 253).unwrap()).collect();
+        let data: Vec<u8> = (0..5000_u32)
+            .map(|n| u8::try_from(n % 253).unwrap())
+            .collect();
         assert_eq!(dma.write(&segment, &data), Ok(Direct::Done));
         assert_eq!(file_bytes(&file, PAGE + 100, 5000), data);
         let mut back = vec![0; 5000];
         assert_eq!(dma.read(&segment, &mut back), Ok(Direct::Done));
         assert_eq!(back, data);
         let error = dma.read(&segment, &mut back[1..]).unwrap_err();
-        assert_eq!(error, Error::BufferSize { expected: 5000, found: 4999 });
+        assert_eq!(
+            error,
+            Error::BufferSize {
+                expected: 5000,
+                found: 4999
+            }
+        );
         assert_eq!(dma.is_mappable(&segment), access == Access::Mapped);
         let read_only = translate(&dma, iova, 1, PROT_READ).unwrap()[0];
-        assert_eq!(dma.write(&read_only, &[1]).unwrap_err().errno(), libc::EPERM);
+        assert_eq!(
+            dma.write(&read_only, &[1]).unwrap_err().errno(),
+            libc::EPERM
+        );
     }
     add(&dma, message(0x20_0000, PAGE));
     let segment = one(&dma, 0x20_0010, 32);
-    let Ok(Direct::ByMessage(located)) = dma.write(&segment, &[0; 32]) else { panic!() };
-    assert_eq!((located.iova, located.length, located.access), (0x20_0010, 32, Access::Message));
-    assert_eq!(dma.read(&segment, &mut [0; 32]), Ok(Direct::ByMessage(located)));
+    let Ok(Direct::ByMessage(located)) = dma.write(&segment, &[0; 32]) else {
+        panic!()
+    };
+    assert_eq!(
+        (located.iova, located.length, located.access),
+        (0x20_0010, 32, Access::Message)
+    );
+    assert_eq!(
+        dma.read(&segment, &mut [0; 32]),
+        Ok(Direct::ByMessage(located))
+    );
     assert_eq!(dma.locate(&segment), Ok(located));
     let error = dma.segment_to_iovec(&segment).unwrap_err();
-    assert_eq!((error, error.errno()), (Error::NotMapped { iova: 0x20_0010 }, libc::EFAULT));
+    assert_eq!(
+        (error, error.errno()),
+        (Error::NotMapped { iova: 0x20_0010 }, libc::EFAULT)
+    );
 }
 
 /// Memory without the right protection would fault: refused instead.
 #[test]
 fn unreadable_memory_is_refused() {
     let dma = Dma::new(10).unwrap();
-    add(&dma, NewRegion { prot: 0, ..mapped(0, PAGE) });
-    add(&dma, NewRegion { prot: PROT_READ, ..mapped(PAGE, PAGE) });
+    add(
+        &dma,
+        NewRegion {
+            prot: 0,
+            ..mapped(0, PAGE)
+        },
+    );
+    add(
+        &dma,
+        NewRegion {
+            prot: PROT_READ,
+            ..mapped(PAGE, PAGE)
+        },
+    );
     let none = translate(&dma, 0, 8, PROT_READ).unwrap()[0];
-    assert_eq!(dma.read(&none, &mut [0; 8]).unwrap_err().errno(), libc::EACCES);
-    let forged = Segment { writeable: 1, ..translate(&dma, PAGE, 8, PROT_READ).unwrap()[0] };
-    assert_eq!(dma.write(&forged, &[0; 8]).unwrap_err().errno(), libc::EACCES);
+    assert_eq!(
+        dma.read(&none, &mut [0; 8]).unwrap_err().errno(),
+        libc::EACCES
+    );
+    let forged = Segment {
+        writeable: 1,
+        ..translate(&dma, PAGE, 8, PROT_READ).unwrap()[0]
+    };
+    assert_eq!(
+        dma.write(&forged, &[0; 8]).unwrap_err().errno(),
+        libc::EACCES
+    );
     assert_eq!(dma.read(&forged, &mut [0; 8]), Ok(Direct::Done));
 }
 
@@ -137,12 +227,30 @@ fn file_errors_are_eio() {
     add(&dma, with_file(0, 2 * PAGE, 0, Access::File, memfd(PAGE)));
     let across = one(&dma, PAGE - 4, 8);
     let error = dma.read(&across, &mut [0; 8]).unwrap_err();
-    assert_eq!((error, error.errno()), (Error::Io { offset: PAGE, errno: 0 }, libc::EIO));
+    assert_eq!(
+        (error, error.errno()),
+        (
+            Error::Io {
+                offset: PAGE,
+                errno: 0
+            },
+            libc::EIO
+        )
+    );
     // Opened for reading.
     let read_only = reopen_read_only(&memfd(PAGE));
     add(&dma, with_file(0x10_0000, PAGE, 0, Access::File, read_only));
     let error = dma.write(&one(&dma, 0x10_0000, 8), &[0; 8]).unwrap_err();
-    assert_eq!((error, error.errno()), (Error::Io { offset: 0, errno: libc::EBADF }, libc::EIO));
+    assert_eq!(
+        (error, error.errno()),
+        (
+            Error::Io {
+                offset: 0,
+                errno: libc::EBADF
+            },
+            libc::EIO
+        )
+    );
 }
 
 /// D8: marking a message region while logging is nothing; so is a stale entry, without a crash.
@@ -154,7 +262,12 @@ fn marking_what_is_not_logged() {
     dma.start_logging(PAGE, &[]).unwrap();
     assert_eq!(dma.mark_dirty(&segment), Ok(()));
     dma.remove(id).unwrap();
-    assert_eq!(dma.mark_dirty(&segment), Err(Error::Stale { handle: segment.handle }));
+    assert_eq!(
+        dma.mark_dirty(&segment),
+        Err(Error::Stale {
+            handle: segment.handle
+        })
+    );
     dma.stop_logging().unwrap();
     assert_eq!(dma.mark_dirty(&segment), Ok(()));
 }
@@ -173,7 +286,8 @@ fn model_translate(
     while cursor < end {
         let address = u64::try_from(cursor).map_err(|_| libc::ENOENT)?;
         let region = model.range(..=address).next_back();
-        let Some((&base, &(size, allowed))) = region.filter(|(base, (size, _))| address - *base < *size)
+        let Some((&base, &(size, allowed))) =
+            region.filter(|(base, (size, _))| address - *base < *size)
         else {
             return Err(libc::ENOENT);
         };
@@ -189,9 +303,20 @@ fn model_translate(
 
 #[derive(Clone, Debug)]
 enum Op {
-    Add { at: u64, size: u64, prot: u32 },
-    Remove { at: u64 },
-    Translate { at: u64, len: u64, prot: u32, max: usize },
+    Add {
+        at: u64,
+        size: u64,
+        prot: u32,
+    },
+    Remove {
+        at: u64,
+    },
+    Translate {
+        at: u64,
+        len: u64,
+        prot: u32,
+        max: usize,
+    },
 }
 
 fn ops() -> impl Strategy<Value = Vec<Op>> {
@@ -271,7 +396,11 @@ fn four_threads_under_churn() {
         file
     };
     let region = |i: u64| {
-        let access = if i % 8 == 7 { Access::File } else { Access::Mapped };
+        let access = if i % 8 == 7 {
+            Access::File
+        } else {
+            Access::Mapped
+        };
         with_file(i * 2 * PAGE, PAGE, 0, access, filled(i * 2 * PAGE))
     };
     for i in 0..REGIONS {
@@ -294,7 +423,10 @@ fn four_threads_under_churn() {
                         assert_ne!(n % 2, 0, "even regions stay");
                         continue;
                     };
-                    assert_eq!((list.len(), list[0].dma_addr, list[0].length), (1, iova, 16));
+                    assert_eq!(
+                        (list.len(), list[0].dma_addr, list[0].length),
+                        (1, iova, 16)
+                    );
                     let mut bytes = [0; 16];
                     match dma.read(&list[0], &mut bytes) {
                         Ok(Direct::Done) => {
@@ -329,7 +461,11 @@ fn four_threads_under_churn() {
         }
         done.store(true, Ordering::Relaxed);
     });
-    assert_eq!(open_fds(), fds, "descriptors of regions that were removed during an access");
+    assert_eq!(
+        open_fds(),
+        fds,
+        "descriptors of regions that were removed during an access"
+    );
     assert_eq!(mappings() as u64, REGIONS / 8 * 7);
 }
 
@@ -362,8 +498,14 @@ fn large_transfers_are_whole() {
     let size = 8 << 20;
     for access in [Access::File, Access::Mapped] {
         let file = memfd(size);
-        let id = add(&dma, with_file(0, size, 0, access, file.try_clone().unwrap())).id;
-        let data: Vec<u8> = (0..u32::try_from(size).unwrap()).map(|n| (n % 249) as u8).collect();
+        let id = add(
+            &dma,
+            with_file(0, size, 0, access, file.try_clone().unwrap()),
+        )
+        .id;
+        let data: Vec<u8> = (0..u32::try_from(size).unwrap())
+            .map(|n| (n % 249) as u8)
+            .collect();
         dma.write(&one(&dma, 0, size), &data).unwrap();
         let mut back = vec![0; data.len()];
         dma.read(&one(&dma, 0, size), &mut back).unwrap();

@@ -7,12 +7,17 @@ use std::mem::MaybeUninit;
 
 use dma_common::*;
 use proptest::prelude::*;
-use vfu::dma::{Access, Dma, Error, LogRange, MAX_REPORT_BYTES, MAX_REGION_SIZE, PROT_READ, Segment};
+use vfu::dma::{
+    Access, Dma, Error, LogRange, MAX_REGION_SIZE, MAX_REPORT_BYTES, PROT_READ, Segment,
+};
 
 /// The layout of the published tests: 32 pages from page 16 on with a file of 16, and a message region from page 64 on.
 fn published() -> Dma {
     let dma = Dma::new(10).unwrap();
-    add(&dma, with_file(16 * PAGE, 32 * PAGE, 0, Access::Mapped, memfd(16 * PAGE)));
+    add(
+        &dma,
+        with_file(16 * PAGE, 32 * PAGE, 0, Access::Mapped, memfd(16 * PAGE)),
+    );
     add(&dma, message(64 * PAGE, 16 * PAGE));
     dma.start_logging(PAGE, &[]).unwrap();
     dma
@@ -20,7 +25,8 @@ fn published() -> Dma {
 
 /// Marks `count` pages from `page` on, counted in the address space.
 fn mark(dma: &Dma, page: u64, count: u64) {
-    dma.mark_dirty(&one(dma, page * PAGE, count * PAGE)).unwrap();
+    dma.mark_dirty(&one(dma, page * PAGE, count * PAGE))
+        .unwrap();
 }
 
 #[track_caller]
@@ -53,9 +59,21 @@ fn the_published_results() {
     dma.mark_dirty(&entry).unwrap();
     expect(&dma, PAGE, &[]);
     // Bits beyond the 16 pages, in the same 64-bit word.
-    for (page, count) in [(0x10, 1), (0x17, 1), (0x10, 7), (0x10, 9), (0x17, 2), (0x1f, 1), (0x27, 1)] {
+    for (page, count) in [
+        (0x10, 1),
+        (0x17, 1),
+        (0x10, 7),
+        (0x10, 9),
+        (0x17, 2),
+        (0x1f, 1),
+        (0x27, 1),
+    ] {
         mark(&dma, page, count);
-        expect(&dma, PAGE, &(page - 0x10..page - 0x10 + count).collect::<Vec<_>>());
+        expect(
+            &dma,
+            PAGE,
+            &(page - 0x10..page - 0x10 + count).collect::<Vec<_>>(),
+        );
     }
     mark(&dma, 0x26, 1);
     mark(&dma, 0x12, 2);
@@ -67,21 +85,55 @@ fn errors_in_order() {
     let dma = published();
     let errno = |iova, len, page_size| report(&dma, iova, len, page_size).unwrap_err().errno();
     assert_eq!(errno(0xdead_beef, PAGE, PAGE), libc::ENOENT);
-    assert_eq!(errno(16 * PAGE, 33 * PAGE, PAGE), libc::ENOENT, "the end is not covered");
+    assert_eq!(
+        errno(16 * PAGE, 33 * PAGE, PAGE),
+        libc::ENOENT,
+        "the end is not covered"
+    );
     assert_eq!(errno(16 * PAGE + 1, 32 * PAGE - 1, PAGE), libc::ENOTSUP);
     assert_eq!(errno(16 * PAGE, 16 * PAGE, 1 << 24), libc::EINVAL);
-    assert_eq!(errno(64 * PAGE, 16 * PAGE, PAGE), libc::EINVAL, "message region");
+    assert_eq!(
+        errno(64 * PAGE, 16 * PAGE, PAGE),
+        libc::EINVAL,
+        "message region"
+    );
     let fails = |iova, len, page_size| report(&dma, iova, len, page_size).unwrap_err();
     assert_eq!(fails(16 * PAGE, PAGE, 0), Error::PageSize { page_size: 0 });
-    assert_eq!(fails(16 * PAGE, 9 * PAGE, 3 * PAGE), Error::PageSize { page_size: 3 * PAGE });
-    assert_eq!(fails(16 * PAGE, 100, 64), Error::ReportTooShort { length: 100, page_size: PAGE });
-    assert_eq!(fails(64 * PAGE, PAGE, PAGE), Error::NotLogged { iova: 64 * PAGE });
+    assert_eq!(
+        fails(16 * PAGE, 9 * PAGE, 3 * PAGE),
+        Error::PageSize {
+            page_size: 3 * PAGE
+        }
+    );
+    assert_eq!(
+        fails(16 * PAGE, 100, 64),
+        Error::ReportTooShort {
+            length: 100,
+            page_size: PAGE
+        }
+    );
+    assert_eq!(
+        fails(64 * PAGE, PAGE, PAGE),
+        Error::NotLogged { iova: 64 * PAGE }
+    );
     let mut wrong = [0; 16];
-    let error = dma.report(16 * PAGE, 16 * PAGE, PAGE, &mut wrong).unwrap_err();
-    assert_eq!(error, Error::BufferSize { expected: 8, found: 16 });
+    let error = dma
+        .report(16 * PAGE, 16 * PAGE, PAGE, &mut wrong)
+        .unwrap_err();
+    assert_eq!(
+        error,
+        Error::BufferSize {
+            expected: 8,
+            found: 16
+        }
+    );
     dma.stop_logging().unwrap();
     assert_eq!(fails(16 * PAGE, PAGE, 0), Error::NotLogging);
-    assert_eq!(fails(16 * PAGE + 1, PAGE, PAGE).errno(), libc::ENOTSUP, "before \"not logging\"");
+    assert_eq!(
+        fails(16 * PAGE + 1, PAGE, PAGE).errno(),
+        libc::ENOTSUP,
+        "before \"not logging\""
+    );
 }
 
 /// D2: conversions of more than 256 bits end, and are right.
@@ -106,7 +158,10 @@ fn long_conversions() {
 fn page_sizes_and_limits() {
     let dma = Dma::new(1_000).unwrap();
     for page_size in [0, 1, 256, 511, 513, 3 << 12, u64::MAX] {
-        assert_eq!(dma.start_logging(page_size, &[]), Err(Error::PageSize { page_size }));
+        assert_eq!(
+            dma.start_logging(page_size, &[]),
+            Err(Error::PageSize { page_size })
+        );
     }
     let file = memfd(PAGE);
     let huge = |i: u64| {
@@ -118,7 +173,10 @@ fn page_sizes_and_limits() {
     }
     // 5 * 8 TiB in pages of 4 KiB have 1.25 GiB of bits.
     let error = dma.start_logging(PAGE, &[]).unwrap_err();
-    assert_eq!((error, error.errno()), (Error::BitmapLimit { bytes: 5 << 28 }, libc::ENOMEM));
+    assert_eq!(
+        (error, error.errno()),
+        (Error::BitmapLimit { bytes: 5 << 28 }, libc::ENOMEM)
+    );
     assert_eq!(dma.logging_page_size(), None);
     dma.start_logging(8 * PAGE, &[]).unwrap();
     assert_eq!(dma.logging_page_size(), Some(8 * PAGE));
@@ -140,7 +198,13 @@ fn starting_again() {
     expect(&dma, PAGE, &[0]);
     for page_size in [PAGE / 2, PAGE * 2] {
         let error = dma.start_logging(page_size, &[]).unwrap_err();
-        assert_eq!(error, Error::PageSizeDiffers { page_size, current: PAGE });
+        assert_eq!(
+            error,
+            Error::PageSizeDiffers {
+                page_size,
+                current: PAGE
+            }
+        );
     }
     mark(&dma, 16, 1);
     dma.stop_logging().unwrap();
@@ -150,9 +214,19 @@ fn starting_again() {
     expect(&dma, PAGE, &[]);
     // A region smaller than a page: nothing is started.
     dma.stop_logging().unwrap();
-    add(&dma, with_file(1 << 30, PAGE, 0, Access::Mapped, memfd(PAGE)));
+    add(
+        &dma,
+        with_file(1 << 30, PAGE, 0, Access::Mapped, memfd(PAGE)),
+    );
     let error = dma.start_logging(2 * PAGE, &[]).unwrap_err();
-    assert_eq!(error, Error::SmallerThanPage { iova: 1 << 30, size: PAGE, page_size: 2 * PAGE });
+    assert_eq!(
+        error,
+        Error::SmallerThanPage {
+            iova: 1 << 30,
+            size: PAGE,
+            page_size: 2 * PAGE
+        }
+    );
     assert_eq!(dma.logging_page_size(), None);
     assert_eq!(report(&dma, 16 * PAGE, PAGE, PAGE), Err(Error::NotLogging));
     dma.start_logging(PAGE, &[]).unwrap();
@@ -169,9 +243,17 @@ fn report_sizes() {
     assert_eq!(Dma::report_size(PAGE, 0).unwrap_err().errno(), libc::EINVAL);
     let most = MAX_REPORT_BYTES as u64 * 8 * PAGE;
     assert_eq!(Dma::report_size(most, PAGE), Ok(MAX_REPORT_BYTES));
-    for (length, page_size) in [(most + 1, PAGE), (u64::MAX, 1), (u64::MAX, 512), (1 << 43, 512)] {
+    for (length, page_size) in [
+        (most + 1, PAGE),
+        (u64::MAX, 1),
+        (u64::MAX, 512),
+        (1 << 43, 512),
+    ] {
         let error = Dma::report_size(length, page_size).unwrap_err();
-        assert_eq!((error, error.errno()), (Error::ReportTooLong { length, page_size }, libc::EINVAL));
+        assert_eq!(
+            (error, error.errno()),
+            (Error::ReportTooLong { length, page_size }, libc::EINVAL)
+        );
     }
     let dma = Dma::new(1).unwrap();
     add(&dma, with_file(0, 1 << 40, 0, Access::File, memfd(0)));
@@ -186,7 +268,8 @@ fn report_sizes() {
 fn the_buffer_is_overwritten() {
     let dma = published();
     let mut out = [0xff; 8];
-    dma.report(16 * PAGE, 16 * PAGE, PAGE / 2, &mut out).unwrap();
+    dma.report(16 * PAGE, 16 * PAGE, PAGE / 2, &mut out)
+        .unwrap();
     assert_eq!(out, [0; 8]);
 }
 
@@ -195,20 +278,33 @@ fn the_buffer_is_overwritten() {
 fn direct_writes_are_marked() {
     let dma = Dma::new(10).unwrap();
     add(&dma, mapped(0, 4 * PAGE));
-    add(&dma, with_file(4 * PAGE, 4 * PAGE, 0, Access::File, memfd(4 * PAGE)));
+    add(
+        &dma,
+        with_file(4 * PAGE, 4 * PAGE, 0, Access::File, memfd(4 * PAGE)),
+    );
     dma.start_logging(PAGE, &[]).unwrap();
     add(&dma, mapped(8 * PAGE, 4 * PAGE)); // added while logging
     dma.write(&one(&dma, PAGE - 1, 2), &[1, 2]).unwrap();
     dma.write(&one(&dma, 6 * PAGE, 1), &[1]).unwrap();
     dma.write(&one(&dma, 11 * PAGE, 1), &[1]).unwrap();
-    dma.write(&one(&dma, 10 * PAGE, 0x800), &[1; 0x800]).unwrap();
+    dma.write(&one(&dma, 10 * PAGE, 0x800), &[1; 0x800])
+        .unwrap();
     dma.read(&one(&dma, 3 * PAGE, 1), &mut [1]).unwrap();
-    let bad = Segment { length: 5 * PAGE, ..one(&dma, 0, 1) };
+    let bad = Segment {
+        length: 5 * PAGE,
+        ..one(&dma, 0, 1)
+    };
     assert!(dma.write(&bad, &vec![0; 5 * 4096]).is_err());
-    let nothing = Segment { length: 0, ..one(&dma, 2 * PAGE, 1) };
+    let nothing = Segment {
+        length: 0,
+        ..one(&dma, 2 * PAGE, 1)
+    };
     dma.write(&nothing, &[]).unwrap();
     dma.mark_dirty(&nothing).unwrap();
-    assert_eq!(bits(&report(&dma, 0, 12 * PAGE, PAGE).unwrap()), [0, 1, 6, 10, 11]);
+    assert_eq!(
+        bits(&report(&dma, 0, 12 * PAGE, PAGE).unwrap()),
+        [0, 1, 6, 10, 11]
+    );
     assert_eq!(bits(&report(&dma, 0, 12 * PAGE, PAGE).unwrap()), []);
 }
 
@@ -223,7 +319,14 @@ fn reports_over_any_range() {
     let pages = [0, 63, 64, 99, 130, 131, 192, 193, 200, 329];
     let dirty = || touch(&dma, &pages);
     for page_size in [PAGE / 4, PAGE, 4 * PAGE] {
-        for (from, to) in [(0, 330), (4, 330), (60, 200), (64, 128), (96, 132), (192, 328)] {
+        for (from, to) in [
+            (0, 330),
+            (4, 330),
+            (60, 200),
+            (64, 128),
+            (96, 132),
+            (192, 328),
+        ] {
             dirty();
             let found = bits(&report(&dma, from * PAGE, (to - from) * PAGE, page_size).unwrap());
             let wanted: BTreeSet<u64> = pages
@@ -240,7 +343,11 @@ fn reports_over_any_range() {
             // The rest is still there, and only the rest.
             let rest = bits(&report(&dma, 0, 330 * PAGE, PAGE).unwrap());
             let left = pages.into_iter().filter(|page| !(from..to).contains(page));
-            assert_eq!(rest, left.collect::<Vec<_>>(), "{from}..{to} in {page_size:#x}");
+            assert_eq!(
+                rest,
+                left.collect::<Vec<_>>(),
+                "{from}..{to} in {page_size:#x}"
+            );
         }
     }
 }
@@ -252,33 +359,64 @@ fn pages_cut_by_the_range_stay_dirty() {
     add(&dma, mapped(0, 256 * PAGE));
     dma.start_logging(16 * PAGE, &[]).unwrap();
     touch(&dma, &[40]); // in the log: page 2, which is pages 32 to 47 of the system
-    assert_eq!(bits(&report(&dma, 24 * PAGE, 16 * PAGE, PAGE).unwrap()), [8, 9, 10, 11, 12, 13, 14, 15]);
-    assert_eq!(bits(&report(&dma, 40 * PAGE, 16 * PAGE, PAGE).unwrap()), [0, 1, 2, 3, 4, 5, 6, 7]);
-    assert_eq!(bits(&report(&dma, 32 * PAGE, 16 * PAGE, PAGE).unwrap()).len(), 16);
+    assert_eq!(
+        bits(&report(&dma, 24 * PAGE, 16 * PAGE, PAGE).unwrap()),
+        [8, 9, 10, 11, 12, 13, 14, 15]
+    );
+    assert_eq!(
+        bits(&report(&dma, 40 * PAGE, 16 * PAGE, PAGE).unwrap()),
+        [0, 1, 2, 3, 4, 5, 6, 7]
+    );
+    assert_eq!(
+        bits(&report(&dma, 32 * PAGE, 16 * PAGE, PAGE).unwrap()).len(),
+        16
+    );
     assert_eq!(bits(&report(&dma, 32 * PAGE, 16 * PAGE, PAGE).unwrap()), []);
 }
 
 #[test]
 fn ranges_are_honoured() {
-    let range = |page: u64, pages: u64| LogRange { iova: page * PAGE, length: pages * PAGE };
+    let range = |page: u64, pages: u64| LogRange {
+        iova: page * PAGE,
+        length: pages * PAGE,
+    };
     let dma = Dma::new(10).unwrap();
     add(&dma, mapped(0, 100 * PAGE));
     add(&dma, mapped(200 * PAGE, 100 * PAGE));
     add(&dma, mapped(400 * PAGE, 100 * PAGE));
-    for bad in [LogRange { iova: 0, length: 0 }, LogRange { iova: 2, length: u64::MAX }] {
-        let error = Error::BadRange { iova: bad.iova, length: bad.length };
+    for bad in [
+        LogRange { iova: 0, length: 0 },
+        LogRange {
+            iova: 2,
+            length: u64::MAX,
+        },
+    ] {
+        let error = Error::BadRange {
+            iova: bad.iova,
+            length: bad.length,
+        };
         assert_eq!(dma.start_logging(PAGE, &[range(0, 1), bad]), Err(error));
         assert_eq!(dma.logging_page_size(), None);
     }
     // Unsorted, overlapping, touching; one begins and ends within a page.
-    let odd = LogRange { iova: 50 * PAGE + 100, length: 10 };
-    dma.start_logging(PAGE, &[range(90, 120), odd, range(10, 10), range(15, 10)]).unwrap();
+    let odd = LogRange {
+        iova: 50 * PAGE + 100,
+        length: 10,
+    };
+    dma.start_logging(PAGE, &[range(90, 120), odd, range(10, 10), range(15, 10)])
+        .unwrap();
     let all: Vec<u64> = (0..100).chain(200..300).chain(400..500).collect();
     touch(&dma, &all);
     let found = |from| bits(&report(&dma, from * PAGE, 100 * PAGE, PAGE).unwrap());
-    assert_eq!(found(0), (10..25).chain([50]).chain(90..100).collect::<Vec<_>>());
+    assert_eq!(
+        found(0),
+        (10..25).chain([50]).chain(90..100).collect::<Vec<_>>()
+    );
     assert_eq!(found(200), (0..10).collect::<Vec<_>>());
-    assert_eq!(report(&dma, 400 * PAGE, PAGE, PAGE), Err(Error::NotLogged { iova: 400 * PAGE }));
+    assert_eq!(
+        report(&dma, 400 * PAGE, PAGE, PAGE),
+        Err(Error::NotLogged { iova: 400 * PAGE })
+    );
     assert_eq!(found(0), []);
     // More ranges with the same page size add to those; no ranges add everything.
     dma.start_logging(PAGE, &[range(450, 1)]).unwrap();
@@ -289,7 +427,14 @@ fn ranges_are_honoured() {
     assert!(found(400).contains(&99) && found(0).contains(&99));
     // A region outside of all ranges may be smaller than a page of the log.
     dma.stop_logging().unwrap();
-    dma.start_logging(1 << 20, &[LogRange { iova: 1 << 40, length: 1 }]).unwrap();
+    dma.start_logging(
+        1 << 20,
+        &[LogRange {
+            iova: 1 << 40,
+            length: 1,
+        }],
+    )
+    .unwrap();
     add(&dma, mapped(1 << 41, PAGE));
 }
 
@@ -300,8 +445,14 @@ fn removal_while_logging() {
     add(&dma, mapped(100 * PAGE, 16 * PAGE));
     mark(&dma, 100, 2);
     remove(&dma, 16 * PAGE, 32 * PAGE);
-    assert_eq!(report(&dma, 16 * PAGE, PAGE, PAGE).unwrap_err().errno(), libc::ENOENT);
-    assert_eq!(bits(&report(&dma, 100 * PAGE, 16 * PAGE, PAGE).unwrap()), [0, 1]);
+    assert_eq!(
+        report(&dma, 16 * PAGE, PAGE, PAGE).unwrap_err().errno(),
+        libc::ENOENT
+    );
+    assert_eq!(
+        bits(&report(&dma, 100 * PAGE, 16 * PAGE, PAGE).unwrap()),
+        [0, 1]
+    );
     add(&dma, mapped(16 * PAGE, 32 * PAGE));
     expect(&dma, PAGE, &[]);
 }
@@ -335,13 +486,20 @@ fn no_mark_is_lost() {
                 })
             })
             .collect();
-        while !threads.iter().all(std::thread::ScopedJoinHandle::is_finished) {
+        while !threads
+            .iter()
+            .all(std::thread::ScopedJoinHandle::is_finished)
+        {
             fetch(&dma);
         }
     });
     fetch(&dma);
     // Marked once each, so each was reported once.
-    assert!(seen.iter().all(|&n| n == 1), "{:?}", seen.iter().position(|&n| n != 1));
+    assert!(
+        seen.iter().all(|&n| n == 1),
+        "{:?}",
+        seen.iter().position(|&n| n != 1)
+    );
 }
 
 #[derive(Clone, Debug)]
@@ -355,8 +513,14 @@ struct Case {
 fn cases() -> impl Strategy<Value = Case> {
     let bases = prop::collection::vec(1..40_u64, 1..4);
     let marks = prop::collection::vec((0..40_960_u64, 1..3_000_u64), 0..12);
-    (bases, 9..12_u32, marks, (0..80_u64, 1..90_u64, 9..14_u32))
-        .prop_map(|(bases, log, marks, report)| Case { bases, log, marks, report })
+    (bases, 9..12_u32, marks, (0..80_u64, 1..90_u64, 9..14_u32)).prop_map(
+        |(bases, log, marks, report)| Case {
+            bases,
+            log,
+            marks,
+            report,
+        },
+    )
 }
 
 proptest! {

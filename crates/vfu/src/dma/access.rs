@@ -9,7 +9,7 @@ use super::error::Error;
 use super::slots::{Pin, check_bounds, handle_prot};
 use super::sys;
 use super::table::Table;
-use super::tree::{Changed, Patience};
+use super::tree::{Changed, Entry, Patience};
 use super::types::{Access, Direct, Located, PROT_READ, PROT_WRITE, Segment};
 
 /// How far a translation has come.
@@ -48,6 +48,33 @@ impl Table {
         out: *mut Segment,
         max: usize,
     ) -> Result<usize, Error> {
+        // Nearly all ranges lie in one region, whose entry fits.
+        if len != 0
+            && max != 0
+            && let Some(last) = iova.checked_add(len - 1)
+            && let Some(entry) = self.tree.try_entry_at_or_before(iova)
+            && last <= entry.last
+            && prot & PROT_WRITE & !handle_prot(entry.handle) == 0
+        {
+            // SAFETY: `max` is not 0.
+            unsafe { out.write(segment(&entry, iova, last, prot)) };
+            return Ok(1);
+        }
+        // SAFETY: the caller's promise.
+        unsafe { self.translate_slowly(iova, len, prot, out, max) }
+    }
+
+    /// # Safety
+    /// As [`translate`](Self::translate).
+    #[cold]
+    unsafe fn translate_slowly(
+        &self,
+        iova: u64,
+        len: u64,
+        prot: u32,
+        out: *mut Segment,
+        max: usize,
+    ) -> Result<usize, Error> {
         if len == 0 {
             return Ok(0);
         }
@@ -56,7 +83,12 @@ impl Table {
             Some(last) => (last, false),
             None => (u64::MAX, true),
         };
-        let query = Query { last, prot, out, max };
+        let query = Query {
+            last,
+            prot,
+            out,
+            max,
+        };
         let mut progress = Progress {
             cursor: iova,
             count: 0,
@@ -80,7 +112,6 @@ impl Table {
     ///
     /// # Safety
     /// As [`translate`](Self::translate).
-    #[inline]
     unsafe fn translate_leaf(&self, query: &Query, from: Progress) -> Result<Step, Changed> {
         let seq = self.tree.begin();
         let validated = |step| {
@@ -111,14 +142,7 @@ impl Table {
                     };
                     return validated(Step::Failed(error));
                 }
-                let segment = Segment {
-                    dma_addr: entry.base,
-                    handle: entry.handle,
-                    length: query.last.min(entry.last) - cursor + 1,
-                    offset: cursor - entry.base,
-                    writeable: u8::from(query.prot & PROT_WRITE != 0),
-                    reserved: [0; 7],
-                };
+                let segment = segment(&entry, cursor, query.last, query.prot);
                 // SAFETY: `count` is below the number of entries that the caller gave.
                 unsafe { query.out.add(count).write(segment) };
             }
@@ -225,6 +249,19 @@ impl Table {
         }
         mark(&self.pin_segment(segment)?, segment);
         Ok(())
+    }
+}
+
+/// The entry of a list for what lies in a region of `[cursor, last]`, of which the region holds the first byte.
+#[inline]
+fn segment(entry: &Entry, cursor: u64, last: u64, prot: u32) -> Segment {
+    Segment {
+        dma_addr: entry.base,
+        handle: entry.handle,
+        length: last.min(entry.last) - cursor + 1,
+        offset: cursor - entry.base,
+        writeable: u8::from(prot & PROT_WRITE != 0),
+        reserved: [0; 7],
     }
 }
 

@@ -38,6 +38,8 @@ mod logging;
 mod slots;
 mod sys;
 mod table;
+#[cfg(test)]
+mod tests;
 mod tree;
 mod types;
 

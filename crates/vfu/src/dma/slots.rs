@@ -76,6 +76,9 @@ pub(super) struct Slot {
     body: UnsafeCell<MaybeUninit<Body>>,
 }
 
+// SAFETY: all fields are atomics but `body`, which follows the rules of the state word in the file header.
+unsafe impl Sync for Slot {}
+
 // Two cache lines: a million regions are held by real clients.
 const _: () = assert!(size_of::<Slot>() == 128);
 
@@ -102,8 +105,7 @@ pub(super) struct Slots {
 
 // SAFETY: slots own what they point to (mapping, descriptor, bitmap), none of it tied to a thread.
 unsafe impl Send for Slots {}
-// SAFETY: shared fields are atomics; `body` follows the rules of the state word in the file header; the cells belong to
-// the writer, who is alone.
+// SAFETY: shared fields are atomics, and slots are Sync; the cells belong to the writer, who is alone.
 unsafe impl Sync for Slots {}
 
 /// The parts of a handle.
@@ -467,6 +469,17 @@ impl core::fmt::Debug for Slots {
         f.debug_struct("Slots")
             .field("bitmap_bytes", &self.bitmap_bytes)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+impl Slots {
+    /// Brings a free slot to its last generation.
+    pub(super) fn age_for_test(&self, index: u32) {
+        if let Some(slot) = self.slot(index) {
+            slot.state
+                .store(u64::from(u32::MAX) << 32, Ordering::Relaxed);
+        }
     }
 }
 

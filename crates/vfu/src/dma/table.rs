@@ -385,7 +385,7 @@ fn check(new: &Limits, access: Access, has_fd: bool) -> Result<u64, Error> {
 }
 
 /// What mappings of a file are rounded to.
-fn unit(page_size: u64, block: i64) -> u64 {
+pub(super) fn unit(page_size: u64, block: i64) -> u64 {
     match u64::try_from(block) {
         Ok(block) if block.is_power_of_two() && block <= MAX_BLOCK => page_size.max(block),
         _ => page_size,

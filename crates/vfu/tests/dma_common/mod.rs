@@ -20,8 +20,10 @@ pub fn memfd(len: u64) -> OwnedFd {
     assert!(fd >= 0);
     // SAFETY: a descriptor that was just opened, owned by nobody else.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    let len = i64::try_from(len).unwrap();
     // SAFETY: the descriptor is open.
-    assert_eq!(unsafe { libc::ftruncate(fd.as_raw_fd(), i64::try_from(len).unwrap()) }, 0);
+    let result = unsafe { libc::ftruncate(fd.as_raw_fd(), len) };
+    assert_eq!(result, 0);
     fd
 }
 
@@ -44,18 +46,24 @@ fn file_name() -> String {
 pub fn open_fds() -> usize {
     let links = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
     let targets = links.filter_map(|link| std::fs::read_link(link.path()).ok());
-    targets.filter(|target| target.to_string_lossy().contains(&file_name())).count()
+    targets
+        .filter(|target| target.to_string_lossy().contains(&file_name()))
+        .count()
 }
 
 /// Mappings of this thread's files.
 pub fn mappings() -> usize {
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
-    maps.lines().filter(|line| line.contains(&file_name())).count()
+    maps.lines()
+        .filter(|line| line.contains(&file_name()))
+        .count()
 }
 
 /// Another description of the same file, for reading only.
 pub fn reopen_read_only(fd: &OwnedFd) -> OwnedFd {
-    std::fs::File::open(format!("/proc/self/fd/{}", fd.as_raw_fd())).unwrap().into()
+    std::fs::File::open(format!("/proc/self/fd/{}", fd.as_raw_fd()))
+        .unwrap()
+        .into()
 }
 
 pub fn mapped(iova: u64, size: u64) -> NewRegion {
@@ -63,11 +71,25 @@ pub fn mapped(iova: u64, size: u64) -> NewRegion {
 }
 
 pub fn with_file(iova: u64, size: u64, offset: u64, access: Access, fd: OwnedFd) -> NewRegion {
-    NewRegion { iova, size, prot: RW, offset, access, fd: Some(fd) }
+    NewRegion {
+        iova,
+        size,
+        prot: RW,
+        offset,
+        access,
+        fd: Some(fd),
+    }
 }
 
 pub fn message(iova: u64, size: u64) -> NewRegion {
-    NewRegion { iova, size, prot: RW, offset: 0, access: Access::Message, fd: None }
+    NewRegion {
+        iova,
+        size,
+        prot: RW,
+        offset: 0,
+        access: Access::Message,
+        fd: None,
+    }
 }
 
 /// Adds a region that is new.
@@ -90,7 +112,10 @@ pub fn translate(dma: &Dma, iova: u64, len: u64, prot: u32) -> Result<Vec<Segmen
     let n = dma.translate(iova, len, prot, &mut out)?;
     assert!(n <= out.len());
     // SAFETY: the first `n` entries were filled.
-    Ok(out[..n].iter().map(|entry| unsafe { entry.assume_init() }).collect())
+    Ok(out[..n]
+        .iter()
+        .map(|entry| unsafe { entry.assume_init() })
+        .collect())
 }
 
 /// The one entry of a range within a region, for writing.
@@ -119,9 +144,7 @@ pub fn report(dma: &Dma, iova: u64, len: u64, page_size: u64) -> Result<Vec<u8>,
 /// The numbers of the bits that are set.
 pub fn bits(bitmap: &[u8]) -> Vec<u64> {
     (0..bitmap.len() as u64 * 8)
-        .filter(|bit| {
-            bitmap[usize::try_from(bit / 8).unwrap()] >> (bit % 8) & 1 != 0
-        })
+        .filter(|bit| bitmap[usize::try_from(bit / 8).unwrap()] >> (bit % 8) & 1 != 0)
         .collect()
 }
 

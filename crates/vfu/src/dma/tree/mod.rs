@@ -191,6 +191,15 @@ impl Tree {
         Ok(Some((previous, previous.len().saturating_sub(1))))
     }
 
+    /// The entry with the greatest base that is at most `address`, in one attempt: `None` also means that the tree changed.
+    #[inline]
+    pub(super) fn try_entry_at_or_before(&self, address: u64) -> Option<Entry> {
+        let seq = self.begin();
+        let (leaf, at) = self.floor(seq, address).ok()??;
+        let entry = leaf.entry(at);
+        self.unchanged(seq).then_some(entry)
+    }
+
     /// Runs a read until it comes through unchanged.
     pub(super) fn read<R>(&self, attempt: impl Fn(u64) -> Result<R, Changed>) -> R {
         let mut patience = Patience::default();

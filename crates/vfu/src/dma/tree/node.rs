@@ -43,6 +43,9 @@ impl Keys {
     #[inline]
     pub(super) fn search(&self, wanted: u64) -> usize {
         let len = self.len();
+        if len <= 1 {
+            return 0; // the most common table has one region
+        }
         let mut group = 0;
         if len > GROUP {
             for sample in &self.samples {
