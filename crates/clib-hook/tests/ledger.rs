@@ -223,7 +223,10 @@ fn getline_buffers_are_held_and_its_stream_is_not() {
     let held = fixture.held();
     assert_eq!(held.len(), 1, "{held:#?}");
     // Headers turn it into getdelim.
-    assert!(held[0].function.starts_with("get") && held[0].key == line, "{held:?}");
+    assert!(
+        held[0].function.starts_with("get") && held[0].key == line,
+        "{held:?}"
+    );
     let drop: extern "C" fn(usize) = fixture.library.function("drop");
     drop(line);
     fixture.none("line");
