@@ -24,6 +24,9 @@ pub(crate) type Bytes = gimli::EndianArcSlice<LittleEndian>;
 /// Where distributions keep separate debug files.
 pub(crate) const SYSTEM_DEBUG_DIR: &str = "/usr/lib/debug";
 
+/// Best ratio that zlib can reach (1032), rounded up: more is a damaged header, and must not be allocated.
+const MAX_COMPRESSION: u64 = 1100;
+
 /// Most sections of one name that are joined.
 const MAX_SECTIONS: usize = 65_536;
 
@@ -145,6 +148,10 @@ impl Elf {
             .compressed_file_range()
             .map_err(|e| damaged(format!("{name}: {e}")))?;
         if range.format != CompressionFormat::None {
+            if range.uncompressed_size / MAX_COMPRESSION > range.compressed_size {
+                let size = range.uncompressed_size;
+                return Err(damaged(format!("{name} claims to hold {size} bytes")));
+            }
             let data = section
                 .uncompressed_data()
                 .map_err(|e| damaged(format!("{name}: {e}")))?;
