@@ -1,4 +1,9 @@
 //! The dirty page log: marking, reports in all page sizes and ranges, errors, limits.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test stops at the first surprise"
+)]
 
 mod dma_common;
 
@@ -308,7 +313,35 @@ fn direct_writes_are_marked() {
     assert_eq!(bits(&report(&dma, 0, 12 * PAGE, PAGE).unwrap()), []);
 }
 
-/// D5 and D62's neighbours: several regions, message regions among them, and a start in the middle.
+/// D44: the mark comes after the data. A report in the middle of a write may see the page clean or dirty; whoever copies
+/// pages when a report says so has them all in the end.
+#[test]
+fn the_mark_comes_after_the_data() {
+    const SIZE: usize = 1 << 20;
+    let dma = Dma::new(1).unwrap();
+    add(&dma, mapped(0, SIZE as u64));
+    dma.start_logging(SIZE as u64, &[]).unwrap();
+    let segment = one(&dma, 0, SIZE as u64);
+    let mut copy = vec![0; SIZE];
+    let mut follow = || {
+        if !bits(&report(&dma, 0, SIZE as u64, SIZE as u64).unwrap()).is_empty() {
+            dma.read(&segment, &mut copy).unwrap();
+        }
+        (copy[0], copy[SIZE - 1])
+    };
+    for round in 1..=100 {
+        let data = vec![round; SIZE];
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| dma.write(&segment, &data).unwrap());
+            while !writer.is_finished() {
+                follow();
+            }
+        });
+        assert_eq!(follow(), (round, round));
+    }
+}
+
+/// D5: several regions, message regions among them, and a start in the middle.
 #[test]
 fn reports_over_any_range() {
     let dma = Dma::new(10).unwrap();

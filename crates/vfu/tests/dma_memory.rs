@@ -1,5 +1,10 @@
 //! Every allocation of the DMA table fails once: the call reports ENOMEM, nothing is lost or changed, and it works the
 //! next time. Also: what needs no memory uses none.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test stops at the first surprise"
+)]
 
 mod dma_common;
 

@@ -1,4 +1,9 @@
 //! Adding, finding and removing regions: results, order of checks, and what stays open.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test stops at the first surprise"
+)]
 
 mod dma_common;
 
@@ -249,10 +254,8 @@ fn changed_status_flags_do_not_matter() {
             with_file(0, PAGE, 0, access, file.try_clone().unwrap()),
         );
         // SAFETY: the descriptor is open.
-        assert_eq!(
-            unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, libc::O_APPEND) },
-            0
-        );
+        let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, libc::O_APPEND) };
+        assert_eq!(result, 0);
         let again = with_file(0, PAGE, 0, access, file.try_clone().unwrap());
         assert_eq!(dma.add(again), Ok(Added::Same(first)));
         dma.remove(first.id).unwrap();

@@ -1,5 +1,9 @@
 //! What the tests of the DMA table share: files as a client would send them, and short forms of calls.
-#![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each test binary uses a part of it"
+)]
 
 use std::ffi::CString;
 use std::mem::MaybeUninit;
