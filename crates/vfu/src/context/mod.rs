@@ -41,7 +41,6 @@ pub enum Mode {
 
 /// What [`Context::run`] and [`Context::device_quiesced`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[must_use]
 pub struct Served {
     /// Requests that reached their handler. Requests that were refused before (bad header, migration state, quiesce
     /// failure) do not count.

@@ -11,6 +11,9 @@ pub(crate) mod scatter;
 pub(crate) mod shared;
 pub(crate) mod socket;
 
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::Duration;
+
 use crate::error::{Errno, Error};
 
 /// What to do when a signal interrupts a call.
@@ -46,4 +49,21 @@ pub(crate) fn page_size() -> u64 {
 pub(crate) fn unlink(path: &core::ffi::CStr) {
     // SAFETY: the path is a NUL-terminated string that outlives the call.
     unsafe { libc::unlink(path.as_ptr()) };
+}
+
+/// Waits until at least one of `fds` is readable or closed, or `patience` is over; says which are. For the client side: it
+/// allocates, and retries on EINTR.
+pub(crate) fn wait_readable(fds: &[BorrowedFd<'_>], patience: Option<Duration>) -> Result<Vec<bool>, Error> {
+    let mut polls: Vec<libc::pollfd> =
+        fds.iter().map(|fd| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 }).collect();
+    let timeout = patience.map_or(-1, |patience| i32::try_from(patience.as_millis()).unwrap_or(i32::MAX));
+    loop {
+        // SAFETY: the vector holds as many pollfds as passed, and lives over the call.
+        if unsafe { libc::poll(polls.as_mut_ptr(), polls.len() as libc::nfds_t, timeout) } >= 0 {
+            return Ok(polls.iter().map(|poll| poll.revents != 0).collect());
+        }
+        if errno().get() != libc::EINTR {
+            return Err(failed("poll"));
+        }
+    }
 }
