@@ -147,10 +147,12 @@ def test_without_dma_support_there_is_nothing_to_unmap(ctx):
 
 def test_unmap_closes_the_file(ctx, sock, dma, fds):
     before = len(open_fds())
-    dma_map(ctx, sock, 0, PAGE_SIZE, fds.memfd(PAGE_SIZE))
-    assert len(open_fds()) == before + 2
-    dma_unmap(ctx, sock, 0, PAGE_SIZE)
-    assert len(open_fds()) == before + 1
+    for flags in (VFIO_USER_F_DMA_REGION_MMAP, VFIO_USER_F_DMA_REGION_FILE_IO):
+        fd = fds.memfd(PAGE_SIZE)
+        dma_map(ctx, sock, 0, PAGE_SIZE, fd, flags=VFIO_USER_F_DMA_REGION_RW | flags)
+        dma_unmap(ctx, sock, 0, PAGE_SIZE)
+        fds.close(fd)
+    assert len(open_fds()) == before
 
 
 # With the dirty bitmap

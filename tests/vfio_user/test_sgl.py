@@ -125,6 +125,7 @@ def test_write_to_a_region_that_forbids_it(ctx, sock, flags):
     addr_to_sgl(ctx, 8 * ADDR, 1, prot=PROT_READ)
 
 
+@pytest.mark.extension  # upstream checks it in its debug build only
 def test_without_dma_support(ctx):
     serve(ctx)
     addr_to_sgl(ctx, ADDR, 1, expect=errno.EINVAL)
@@ -183,11 +184,13 @@ def test_get_of_a_file_io_region(ctx, sock):
     fails(errno.EFAULT, lib.vfu_sgl_get, ctx, sgl, iov, 1, 0)
 
 
+@pytest.mark.extension  # upstream checks it in its debug build only
 def test_get_with_flags(ctx, sock):
     sgl, iov = addr_to_sgl(ctx, ADDR, 1), (t.iovec * 1)()
     fails(errno.EINVAL, lib.vfu_sgl_get, ctx, sgl, iov, 1, 1)
 
 
+@pytest.mark.extension  # upstream checks it in its debug build only
 def test_get_needs_an_unregister_callback(ctx, fds):
     """Without one the device could not know when memory goes away."""
     setup_dma(ctx, unregister=False)
