@@ -78,8 +78,19 @@ def group_of(kind: type) -> str:
     module = namespace.get("__module__")
     if not isinstance(module, str):
         module = kind.__module__ if type(kind) is type else ""
-    name = type.__getattribute__(kind, "__name__")
+    # cffi gives each library's class the library's name, but not as its qualified one.
+    name = type.__getattribute__(kind, "__qualname__").rpartition(".")[2]
     return CFFI_CLASSES.get((module, name), "")
+
+
+def cffi_library_name(handle: Any) -> str:
+    """What was given to ``ffi.dlopen``; for a compiled module, the module's name."""
+    kind = type(handle)
+    if kind.__name__.startswith("FFILibrary_"):
+        return kind.__name__.removeprefix("FFILibrary_")
+    if kind.__name__ == "Lib":
+        return repr(handle).partition("'")[2].rpartition("'")[0]
+    return ""
 
 
 class Symbols:

@@ -83,6 +83,7 @@ class Suite:
         self.symbols = collect.Symbols(libraries)
         if modules is None:
             handles = [one for one in self.objects.handles if self.is_handle(one)]
+            handles += [one for one in self.cffi_handles() if self.is_named(one)]
             self.modules = collect.modules_of(rootdir, handles)
         else:
             self.modules = {one.__name__: one for one in modules}
@@ -101,6 +102,20 @@ class Suite:
         functions = [one for one in namespace.values() if is_foreign(one)]
         return any(self.symbols.find(collect.address(one)) for one in functions[:1])
 
+    def cffi_handles(self) -> list[Any]:
+        """Library objects of cffi that ``ffi.dlopen`` made, not a compiler."""
+        return [
+            one
+            for one in self.objects.cffi.get("library", [])
+            if type(one).__name__ != "Lib" or ".so" in collect.cffi_library_name(one)
+        ]
+
+    def is_named(self, handle: Any) -> bool:
+        """Whether a library object of cffi was opened by a library's path or name."""
+        name = collect.cffi_library_name(handle)
+        known = self.symbols.libraries
+        return os.path.realpath(name) in known or name in map(os.path.basename, known)
+
     def records(self) -> list[tuple[RecordKey, str | None]]:
         """Structures and unions, with the C name that they give themselves."""
         found: list[tuple[RecordKey, str | None]] = []
@@ -116,15 +131,15 @@ class Suite:
         return found
 
     def ffis(self) -> list[Any]:
-        """FFI objects whose declarations no compiler has read."""
-        inline = self.objects.cffi.get("ffi", [])
+        """The suite's FFI objects whose declarations no compiler has read."""
+        known = {
+            id(one)
+            for module in self.modules.values()
+            for one in collect.values(module)
+        }
+        inline = [one for one in self.objects.cffi.get("ffi", []) if id(one) in known]
         compiled = self.objects.cffi.get("compiled ffi", [])
-        own = self.cffi.backend if self.cffi else None
-        return inline + [
-            one
-            for one in compiled
-            if one is not own and cffi.is_abi_mode(one, self.modules)
-        ]
+        return inline + [one for one in compiled if cffi.is_abi_mode(one, self.modules)]
 
     def callbacks(self) -> list[DeclaredCallback]:
         """Prototypes that the suite's modules give names to."""
@@ -159,7 +174,7 @@ class Suite:
             signature = self.reader.function(one)
             out.append(DeclaredFunction(name, signature, place, "\n".join(lines)))
         if self.cffi is not None:
-            for handle in self.objects.cffi.get("library", []):
+            for handle in self.cffi_handles():
                 for path, function in cffi.functions(self.cffi, handle, self.symbols):
                     if path == library.path:
                         out.append(function)
