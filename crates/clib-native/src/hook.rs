@@ -10,10 +10,14 @@ use std::{
 
 use clib_hook::{
     self as engine,
+    guard::{GuardOptions, Side},
     objects::{self, Pattern},
     session::Mark,
 };
-use pyo3::{exceptions::PyRuntimeError, prelude::*};
+use pyo3::{
+    exceptions::{PyRuntimeError, PyValueError},
+    prelude::*,
+};
 
 use crate::error::to_py;
 
@@ -148,17 +152,31 @@ impl Session {
 #[pymethods]
 impl Session {
     /// Starts watching for the libraries that `patterns` name.
+    /// `guard` (`over` or `under`) serves their memory from blocks that end or start at inaccessible pages.
     #[new]
-    #[pyo3(signature = (patterns, *, stack_depth = 8))]
-    fn new(patterns: Vec<String>, stack_depth: u8) -> PyResult<Self> {
+    #[pyo3(signature = (patterns, *, stack_depth = 8, guard = None))]
+    fn new(patterns: Vec<String>, stack_depth: u8, guard: Option<&str>) -> PyResult<Self> {
         let patterns = patterns
             .iter()
             .map(|text| Pattern::new(text))
             .collect::<Result<Vec<_>, _>>()
             .map_err(to_py)?;
+        let guard = match guard {
+            None => None,
+            Some("over") => Some(Side::Over),
+            Some("under") => Some(Side::Under),
+            Some(other) => {
+                return Err(PyValueError::new_err(format!(
+                    "a block has no side called {other:?}"
+                )));
+            }
+        };
         let options = engine::Options {
             stack_depth,
-            ..engine::Options::default()
+            guard: guard.map(|side| GuardOptions {
+                side,
+                ..GuardOptions::default()
+            }),
         };
         let session = engine::Session::start(patterns, options).map_err(to_py)?;
         Ok(Self {
