@@ -24,5 +24,5 @@ test-plugin: $(VENV)/.plugin ## tests of the plugin, on small C libraries with p
 	$(PY) -m pytest tests/plugin $(ARGS)
 
 .PHONY: test-examples
-test-examples: $(VENV)/.plugin ## the examples, under the plugin as their first lines say
-	$(PY) -m pytest examples --clib='libz.so*' $(ARGS)
+test-examples: $(VENV)/.plugin ## the examples: zlib and SQLite as installed, in plain ctypes
+	$(PY) -m pytest examples --clib=libz.so --clib=libsqlite3.so $(ARGS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,4 +15,8 @@ def check(run: Run) -> list[Finding]:
         return []
     from . import abi  # noqa: PLC0415 (reads debug information; only if there is some)
 
-    return abi.check(run.libraries, list(sys.modules.values()), run.config)
+    return abi.check(
+        [library.path for library in run.libraries if library.debug],
+        rootdir=run.config.rootpath,
+        aliases=dict(run.options.aliases),
+    )

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import array
 import ctypes
+import functools
 import gc
 import io
 import select
@@ -27,7 +28,7 @@ OWNERS = (socket.socket, io.FileIO, select.epoll)
 
 
 class Searcher:
-    """Looks for descriptors in everything that may hold one.
+    """Looks for descriptors in everything that may hold one, cheapest first.
 
     Args:
         blocks: (address, bytes) of the libraries' reachable blocks.
@@ -41,21 +42,49 @@ class Searcher:
         libraries: Iterable[tuple[str, int]],
         namespaces: Iterable[dict[str, Any]],
     ) -> None:
-        self._words = [ints_at(address, size) for address, size in blocks]
-        self._variables = [
-            pair for path, bias in libraries for pair in _variables(path, bias)
-        ]
-        self._python = _python_values(namespaces)
+        self._blocks = blocks
+        self._libraries = libraries
+        self._namespaces = namespaces
 
     def holds(self, descriptor: int) -> bool:
         """Whether someone could still close ``descriptor``."""
         return (
-            descriptor in self._python
-            or any(descriptor in words for words in self._words)
+            any(descriptor in words for words in self._words)
             or any(
                 _changed_to(descriptor, now, first) for now, first in self._variables
             )
+            or descriptor in self._globals
+            or descriptor in self._owned
         )
+
+    @functools.cached_property
+    def _words(self) -> list[array.array[int]]:
+        return [ints_at(address, size) for address, size in self._blocks]
+
+    @functools.cached_property
+    def _variables(self) -> list[tuple[array.array[int], bytes]]:
+        return [
+            pair for path, bias in self._libraries for pair in _variables(path, bias)
+        ]
+
+    @functools.cached_property
+    def _globals(self) -> set[int]:
+        values: set[int] = set()
+        for namespace in self._namespaces:
+            for value in list(namespace.values()):
+                _add(values, value)
+        return values
+
+    @functools.cached_property
+    def _owned(self) -> set[int]:
+        values: set[int] = set()
+        for owner in gc.get_objects():
+            if isinstance(owner, OWNERS):
+                try:
+                    values.add(owner.fileno())
+                except (OSError, ValueError):
+                    continue  # closed
+        return values
 
 
 def ints_at(address: int, size: int) -> array.array[int]:
@@ -85,20 +114,6 @@ def _changed_to(value: int, now: array.array[int], first: bytes) -> bool:
         if int.from_bytes(before, "little", signed=True) != value:
             return True
         start = index + 1
-
-
-def _python_values(namespaces: Iterable[dict[str, Any]]) -> set[int]:
-    values: set[int] = set()
-    for namespace in namespaces:
-        for value in list(namespace.values()):
-            _add(values, value)
-    for owner in gc.get_objects():
-        if isinstance(owner, OWNERS):
-            try:
-                values.add(owner.fileno())
-            except (OSError, ValueError):
-                continue  # closed
-    return values
 
 
 def _add(values: set[int], value: object) -> None:

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,6 +16,7 @@ import pytest
 from . import declarations, marks
 from .callbacks import Caught, add_note
 from .findings import Finding, Kind, Severity
+from .namespaces import Namespaces
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -43,6 +42,7 @@ class Execution:
     def __init__(self, run: Run) -> None:
         self.run = run
         self._stack = contextlib.ExitStack()
+        self._namespaces = Namespaces()
 
     # Collection: libraries are loaded by imports, and callbacks may run there already.
 
@@ -61,7 +61,9 @@ class Execution:
         """A line per library that is loaded by now."""
         self.run.rescan()
         display = self.run.config.pluginmanager.get_plugin("clib-display")
-        return display.introduce(self.run.libraries) if display else []
+        if display is None or self.run.config.option.verbose < 0:
+            return []
+        return display.introduce(self.run.libraries)
 
     # Phases, outermost: the ledger.
 
@@ -105,7 +107,7 @@ class Execution:
         found = self.run.leaks.end_test(
             failed=bool(stopped),
             skip=lambda: list(_ends_with(item)),
-            namespaces=lambda: _namespaces(item),
+            namespaces=lambda: self._namespaces.of(item),
         )
         stopped.clear()
         found = marks.filter_allowed(found, marks.read(item))
@@ -155,7 +157,7 @@ class Execution:
         result = yield
         if session.exitstatus == pytest.ExitCode.INTERNAL_ERROR:
             return result
-        self.run.findings.extend(self.run.leaks.finish(_namespaces(None)))
+        self.run.findings.extend(self.run.leaks.finish(self._namespaces.of(None)))
         self.run.findings.extend(declarations.check(self.run))
         output = {
             "findings": [finding.to_dict() for finding in self.run.findings],
@@ -266,16 +268,3 @@ def _ends_with(item: pytest.Item) -> Iterator[object]:
     if instance is not None and not isinstance(instance, type):
         with contextlib.suppress(TypeError):
             yield vars(instance)
-
-
-def _namespaces(item: pytest.Item | None) -> Iterator[dict[str, Any]]:
-    """The variables of the suite's modules, and of the test's class."""
-    cls = getattr(item, "cls", None)
-    if cls is not None:
-        for base in cls.__mro__:
-            yield dict(vars(base))
-    library_folders = {Path(path) for path in (sys.prefix, sys.base_prefix)}
-    for module in list(sys.modules.values()):
-        file = getattr(module, "__file__", None)
-        if file and not library_folders.intersection(Path(file).parents):
-            yield dict(vars(module))

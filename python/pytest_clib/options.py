@@ -19,6 +19,7 @@ from . import elf, report
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+
 @dataclasses.dataclass(frozen=True)
 class Option:
     """One option.
@@ -176,7 +177,7 @@ def _library(config: pytest.Config, spec: str) -> str:
     """One ``--clib`` value: a path is made absolute and its file looked at."""
     if not spec:
         raise pytest.UsageError("--clib: the name of the library is empty")
-    if "/" not in spec:
+    if "/" not in spec or spec.startswith("*"):
         return spec
     path = config.invocation_params.dir / Path(spec).expanduser()
     if not path.exists() and (config.rootpath / spec).exists():

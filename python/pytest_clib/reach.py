@@ -11,16 +11,52 @@ import gc
 import os
 import sys
 import threading
+from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from types import ModuleType
+
+LEAVES = (int, bytes, bytearray)
+PASSED = (str, float, type, FunctionType, BuiltinFunctionType, ModuleType, type(None))
+
+ANONYMOUS_FIELDS = 5  # of a line in /proc/self/maps; a name would be the sixth
 
 OPTIMIZED = 1  # co_flags: locals live in the frame, and f_locals is a copy
 
 # Of that copy: the frame's, ours, and the argument's. One more is the program's own.
 COPY_REFERENCES = 3
+
+
+def leads_to(
+    native: ModuleType | Any, held: list[Any], namespaces: Iterable[dict[str, Any]]
+) -> list[bool]:
+    """For each of ``held``, whether it is plainly held by the variables of the suite.
+
+    Looks at the values in ``namespaces`` and what these contain, and no further: fast,
+    and right when it says yes.
+    """
+    objects: list[object] = []
+    for namespace in namespaces:
+        for value in list(namespace.values()):
+            _add_value(objects, value)
+    return native.leads_to(  # type: ignore[no-any-return]
+        held, objects, owner_types=owner_types(), buffer_of=buffer_of
+    )
+
+
+def _add_value(objects: list[object], value: object) -> None:
+    if isinstance(value, LEAVES):
+        objects.append(value)
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        objects.extend(value)
+    elif isinstance(value, dict):
+        objects.extend(value.values())
+    elif not isinstance(value, PASSED):
+        objects.append(value)
+        attributes = getattr(value, "__dict__", None)
+        if type(attributes) is dict:
+            objects.extend(attributes.values())
 
 
 def classify(
@@ -33,11 +69,40 @@ def classify(
         held: what the ledger has.
         skip: objects that end with the test; nothing is reached through them.
     """
-    owners = owner_types()
     objects = gc.get_objects()
     objects.append(sys.modules)
     objects.extend(_thread_values())
-    return native.reach(held, objects, list(skip), owners, buffer_of, uses_arenas())  # type: ignore[no-any-return]
+    exclude, mappings = _mappings()
+    return native.reach(  # type: ignore[no-any-return]
+        held,
+        objects,
+        skip=list(skip),
+        owner_types=owner_types(),
+        buffer_of=buffer_of,
+        exclude=exclude,
+        mappings=mappings if uses_arenas() else [],
+    )
+
+
+def _mappings() -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """Memory that is not to be scanned, and anonymous mappings, where arenas are.
+
+    The stack of the main thread is not scanned when that is the one that asks: it runs
+    pytest, and what the test's calls left on it is over.
+    """
+    exclude: list[tuple[int, int]] = []
+    anonymous: list[tuple[int, int]] = []
+    in_main = threading.current_thread() is threading.main_thread()
+    with open("/proc/self/maps", "rb") as maps:  # noqa: PTH123
+        for line in maps:
+            fields = line.split()
+            if len(fields) == ANONYMOUS_FIELDS:
+                start, _, end = fields[0].partition(b"-")
+                anonymous.append((int(start, 16), int(end, 16)))
+            elif in_main and fields[-1] == b"[stack]":
+                start, _, end = fields[0].partition(b"-")
+                exclude.append((int(start, 16), int(end, 16) - int(start, 16)))
+    return exclude, anonymous
 
 
 def uses_arenas() -> bool:

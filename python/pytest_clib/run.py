@@ -43,7 +43,7 @@ class Run:
 
     def start(self) -> None:
         """Begin to watch for the libraries; those that are loaded are hooked already."""
-        self._add_libraries(self.native_session.libraries())
+        self._find_libraries()
         self._watch.start()
         self.callbacks.start()
 
@@ -55,10 +55,22 @@ class Run:
 
     def rescan(self) -> None:
         """Hook what has been loaded since the last look."""
-        self._add_libraries(self.native_session.rescan())
+        self.native_session.rescan()
+        self._find_libraries()
 
-    def _add_libraries(self, found: list[tuple[Any, ...]]) -> None:
-        for number, path, spec, build_id, bias, _, _, _, functions in found:
+    def _find_libraries(self) -> None:
+        known = len(self.libraries)
+        for (
+            number,
+            path,
+            spec,
+            build_id,
+            bias,
+            _,
+            _,
+            _,
+            functions,
+        ) in self.native_session.libraries()[known:]:
             debug = self.native.has_debug_info(path)
             self.libraries.append(
                 Library(number, path, spec, build_id or "", bias, functions, debug)
@@ -66,10 +78,8 @@ class Run:
 
     def library(self, number: int) -> Library:
         """The library that the native session calls ``number``."""
-        for library in self.libraries:
-            if library.number == number:
-                return library
-        self._add_libraries(self.native_session.libraries()[len(self.libraries) :])
+        if number >= len(self.libraries):
+            self._find_libraries()
         return self.libraries[number]
 
     def never_loaded(self) -> list[str]:

@@ -7,12 +7,17 @@ import pytest
 PRETEND = """\
 import platform
 import sys
+from types import SimpleNamespace
+
 import pytest_clib.native as native
 
 {change}
 """
 CHANGES = {
-    "macOS": ("sys.platform = 'darwin'", "needs Linux, and this is darwin"),
+    "macOS": (
+        "native.sys = SimpleNamespace(platform='darwin')",
+        "needs Linux, and this is darwin",
+    ),
     "ARM": (
         "platform.machine = lambda: 'aarch64'",
         "needs x86-64, and this is aarch64",
