@@ -15,7 +15,7 @@ import gc
 import os
 import sys
 import sysconfig
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ._abi_sources import file_of
 
@@ -36,12 +36,12 @@ CFFI_CLASSES = {
 class DlInfo(ctypes.Structure):
     """``Dl_info`` of ``dladdr(3)``."""
 
-    _fields_ = (
+    _fields_: ClassVar[Any] = [
         ("dli_fname", ctypes.c_char_p),
         ("dli_fbase", ctypes.c_void_p),
         ("dli_sname", ctypes.c_char_p),
         ("dli_saddr", ctypes.c_void_p),
-    )
+    ]
 
 
 class Objects:
@@ -166,7 +166,7 @@ def items(module: Any) -> list[tuple[str, Any]]:
 def subclasses(base: type) -> Iterator[type]:
     """All classes below a class, each once."""
     seen: set[type] = set()
-    todo = list(type.__subclasses__(base))
+    todo: list[type] = list(type.__subclasses__(base))
     while todo:
         kind = todo.pop(0)
         if kind in seen:
@@ -194,11 +194,16 @@ def callbacks(modules: dict[str, Any]) -> dict[type, list[tuple[str, str]]]:
     for module in modules.values():
         path = file_of(module)
         for name, one in items(module):
-            if path and isinstance(one, type) and issubclass_of_function(one):
+            if path and is_class(one) and issubclass_of_function(one):
                 places = found.setdefault(one, [])
                 if all(known != name for _, known in places):
                     places.append((path, name))
     return found
+
+
+def is_class(one: object) -> bool:
+    """Whether an object is a class, without asking it (``__class__`` may be code)."""
+    return type in type.__getattribute__(type(one), "__mro__")
 
 
 def issubclass_of_function(kind: type) -> bool:

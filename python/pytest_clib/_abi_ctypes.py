@@ -11,6 +11,7 @@ import _ctypes
 import ctypes
 from typing import TYPE_CHECKING, Any
 
+from ._abi_collect import is_class
 from ._abi_suite import (
     Declared,
     DeclaredField,
@@ -40,8 +41,11 @@ MAX_DEPTH = 64
 
 def is_ctypes(kind: object) -> bool:
     """Whether this is one of ctypes' types."""
-    return isinstance(kind, type) and issubclass(
-        kind, (SIMPLE, POINTER, ARRAY, STRUCTURE, UNION, FUNCTION)
+    if not is_class(kind):
+        return False
+    mro = type.__getattribute__(kind, "__mro__")
+    return any(
+        one in mro for one in (SIMPLE, POINTER, ARRAY, STRUCTURE, UNION, FUNCTION)
     )
 
 
@@ -126,7 +130,7 @@ class Reader:
         """
         name = getattr(function, "__name__", None)
         kind = type(function)
-        if not isinstance(kind.__qualname__, str) or "CDLL" not in kind.__qualname__:
+        if "CDLL" not in kind.__qualname__:
             return True  # made by a prototype, which always says its result
         return isinstance(name, str) and self.sources.assigns(name, "restype")
 

@@ -96,7 +96,8 @@ def field_places(
     for field, found in pair_fields(suite, of):
         if field.name not in wrong:
             continue
-        sides = [shown(field.place, rootdir), shown(found and found.place, rootdir)]
+        theirs = None if found is None else found.place
+        sides = [shown(field.place, rootdir), shown(theirs, rootdir)]
         if any(sides):
             out.append(f"{field.name}: {sides[0] or '?'} | {sides[1] or '?'}")
     return out[:MAX_ROWS]

@@ -23,12 +23,11 @@ from ._abi_compare import Comparison
 from ._abi_library import Library
 from ._abi_sources import Sources, file_of
 from ._abi_suite import DeclaredCallback, DeclaredFunction, RecordKey
+from .findings import Finding, Kind, Severity
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
-
-    from .findings import Finding
 
 __all__ = ["Library", "check"]
 
@@ -55,16 +54,21 @@ def check(
 
     Returns:
         Findings of kind ``abi``: an error where memory or a value is misread, a
-        warning where it may be. For each declaration at most one of either.
-
-    Raises:
-        OSError: a library cannot be read.
-        ValueError: a library has no usable debug information.
+        warning where it may be. For each declaration at most one of either. A library
+        that cannot be compared, or not whole, gets a warning that says why.
     """
-    opened = [one if isinstance(one, Library) else Library(one) for one in libraries]
-    suite = Suite([one.path for one in opened], str(rootdir), modules)
     findings: list[Finding] = []
+    opened: list[Library] = []
+    for one in libraries:
+        library = one if isinstance(one, Library) else read(one)
+        if isinstance(library, Library):
+            opened.append(library)
+        else:
+            findings.append(unread(str(one), str(library)))
+    suite = Suite([one.path for one in opened], str(rootdir), modules)
     for library in opened:
+        if library.damage:
+            findings.append(unread(library.path, library.damage[0]))
         comparison = Comparison(library, dict(aliases or {}), str(rootdir))
         comparison.add_records(suite.records())
         comparison.add_callbacks(suite.callbacks())
@@ -179,6 +183,24 @@ class Suite:
                     if path == library.path:
                         out.append(function)
         return out
+
+
+def read(path: str | Path) -> Library | Exception:
+    """A library's declarations, or why there are none."""
+    try:
+        return Library(path)
+    except (OSError, ValueError) as error:
+        return error
+
+
+def unread(path: str, why: str) -> Finding:
+    """Says that a library's declarations are not all known."""
+    return Finding(
+        kind=Kind.ABI,
+        message=f"not all declarations could be compared: {why}",
+        severity=Severity.WARNING,
+        library=path,
+    )
 
 
 def is_foreign(one: Any) -> bool:

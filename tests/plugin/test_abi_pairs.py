@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -19,6 +21,7 @@ import abi_declarations as declared  # noqa: E402 - found through the line above
 
 sys.path.remove(str(HERE))
 NUMBERS = itertools.count()
+CC = shlex.split(os.environ.get("CC", "cc"))
 
 
 @pytest.fixture(scope="session")

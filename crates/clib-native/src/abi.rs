@@ -107,13 +107,13 @@ impl Declarations {
         found.iter().map(|found| enumeration(py, found)).collect()
     }
 
-    fn record<'py>(&self, py: Python<'py>, id: u64) -> PyResult<Bound<'py, PyDict>> {
-        let found = self.library.record(DeclId::from_raw(id)).map_err(to_py)?;
+    fn record<'py>(&self, py: Python<'py>, ident: u64) -> PyResult<Bound<'py, PyDict>> {
+        let found = self.library.record(DeclId::from_raw(ident)).map_err(to_py)?;
         record(py, &found)
     }
 
-    fn enumeration<'py>(&self, py: Python<'py>, id: u64) -> PyResult<Bound<'py, PyDict>> {
-        let found = self.library.enumeration(DeclId::from_raw(id));
+    fn enumeration<'py>(&self, py: Python<'py>, ident: u64) -> PyResult<Bound<'py, PyDict>> {
+        let found = self.library.enumeration(DeclId::from_raw(ident));
         enumeration(py, &found.map_err(to_py)?)
     }
 }
