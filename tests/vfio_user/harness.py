@@ -526,11 +526,11 @@ _libc.malloc.argtypes = [c.c_size_t]
 _libc.free.argtypes = [c.c_void_p]
 
 
-def leave_leftovers(size: int, count: int = 16) -> None:
-    """Free some blocks full of 0xff, for whoever forgets to clear what it gets."""
+def leave_leftovers(size: int, fill: int = 0xFF, count: int = 16) -> None:
+    """Free some filled blocks, for whoever reads what it has not written."""
     blocks = [_libc.malloc(size) for _ in range(count)]
     for block in blocks:
-        c.memset(block, 0xFF, size)
+        c.memset(block, fill, size)
     for block in blocks:
         _libc.free(block)
 

@@ -359,6 +359,7 @@ def test_report_request_too_short(logging, length):
     body = bytes(t.vfio_user_device_feature_dma_logging_report(ADDR, SIZE, PAGE_SIZE))
     request = feature_payload(REPORT, body, argsz=40)[:length]
     send(logging.sock, VFIO_USER_DEVICE_FEATURE, request)
+    leave_leftovers(32, 0)
     run(logging)
     reply = receive(logging.sock, VFIO_USER_DEVICE_FEATURE, expect=errno.EINVAL)
     assert reply.payload == b""

@@ -332,7 +332,7 @@ def test_region_is_usable_in_its_register_callback(ctx, sock, dma, fds):
     assert seen == [True]
 
 
-@pytest.mark.defect("D64")
+@pytest.mark.defect("D64")  # upstream's, if built without kcmp
 def test_client_that_changes_its_file_after_mapping(ctx, sock, dma, fds):
     """Status flags belong to the shared description: the client may change them."""
     fd = fds.memfd(PAGE_SIZE)

@@ -299,7 +299,6 @@ def test_unlimited_regions_of_one_file(new_ctx, fds):
     assert len(open_fds()) == before - 2
 
 
-@pytest.mark.defect("D64")
 def test_regions_of_many_opens_of_one_file(new_ctx, fds, tmp_path):
     """Each is a file of its own; all of them are closed in the end."""
     ctx = new_ctx(log_level=LOG_ERR)

@@ -147,12 +147,15 @@ def test_normal_operation_is_quiet_below_debug(new_ctx):
 
 
 @pytest.mark.extension
-def test_lines_do_not_end_in_newlines(ctx):
+def test_lines_do_not_end_in_newlines(ctx, fds):
     setup_irqs(ctx, VFU_DEV_MSIX_IRQ, 4)
     sock = serve(ctx)
     setup_region(ctx, 0, 4096, flags=99, expect=errno.EINVAL)
-    setup_region(ctx, 0, 4096, areas=[(0, 9999)], expect=errno.EINVAL)
+    areas, fd = [(0, 9999)], fds.memfd(4096)
+    setup_region(ctx, 0, 4096, areas=areas, fd=fd, expect=errno.EINVAL)
     set_irqs(ctx, sock, 77, TRIGGER_NONE, 0, 0, expect=errno.EINVAL)
+    request = bytes(t.vfio_irq_info(argsz=16, index=77))
+    msg(ctx, sock, VFIO_USER_DEVICE_GET_IRQ_INFO, request, expect=errno.EINVAL)
     msg(ctx, sock, VFIO_USER_MAX, b"x", expect=errno.EINVAL)
     disconnect(ctx, sock)
     assert ctx.log

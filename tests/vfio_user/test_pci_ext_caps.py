@@ -144,8 +144,9 @@ def test_find_next_from_where_nothing_is(five, pos):
     not_found(five, errno.ENOENT, VNDR, after=pos, extended=True)
 
 
-@pytest.mark.defect("D50")
-@pytest.mark.parametrize("pos", [0, 0x80])
+@pytest.mark.parametrize(
+    "pos", [pytest.param(0, marks=pytest.mark.defect("D50")), 0x80]
+)
 def test_find_on_a_conventional_device(ctx, pos):
     pci_init(ctx)
     set_errno(0)

@@ -146,6 +146,7 @@ def test_other_command_bits_do_no_harm(ctx, sock, bit):
 @pytest.mark.defect("D10")
 def test_one_byte_of_the_command_register(ctx, sock):
     cfg_write(ctx, sock, PCI_COMMAND, PCI_COMMAND_SERR | PCI_COMMAND_INTX_DISABLE, 2)
+    leave_leftovers(24, 0)
     cfg_write(ctx, sock, PCI_COMMAND, b"\x07")
     value = cfg_read_int(ctx, sock, PCI_COMMAND, 2)
     assert value == 0x07 | PCI_COMMAND_SERR | PCI_COMMAND_INTX_DISABLE
@@ -157,6 +158,7 @@ def test_some_bytes_of_a_bar(ctx, size):
     setup_region(ctx, 0, 16, flags=MEM_RW)
     sock = serve(ctx)
     cfg_write(ctx, sock, BAR, 0xAABBCCD0, 4)
+    leave_leftovers(24)
     cfg_write(ctx, sock, BAR, bytes([0x10, 0x22, 0x33][:size]))
     want = (0x10, 0x2210, 0x332210)[size - 1]
     mask = (1 << (8 * size)) - 1
