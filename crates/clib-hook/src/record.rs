@@ -64,10 +64,10 @@ pub enum Blame {
     Elsewhere = 3,
 }
 
-/// What the guard knows about a faulting address.
+/// What the guard knows about a faulting address or a bad release.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GuardFault {
-    /// `overflow`, `underflow` or `use-after-free`.
+    /// `overflow`, `underflow`, `use-after-free`, `double-free` or `invalid-free`.
     pub kind: String,
     /// First address of the block.
     pub block: usize,
@@ -136,10 +136,10 @@ pub struct Snapshot {
 
 /// Names of what a plan did, by number.
 pub(crate) const ACTIONS: [&str; 5] = ["fail", "return", "short", "eof", "throw"];
-const GUARD_KINDS: [&str; 4] = ["", "overflow", "underflow", "use-after-free"];
 
 const MOST_INJECTED: usize = 8;
-const FRAMES: usize = 64;
+/// Most frames of an end.
+pub(crate) const FRAMES: usize = 64;
 const TEXT: usize = 8;
 const PATH: usize = 31;
 const MODULES: usize = 16;
@@ -371,7 +371,7 @@ impl Part<'_> {
             },
             function: self.text(E_FUNCTION, TEXT),
             guard: (guard != 0).then(|| GuardFault {
-                kind: GUARD_KINDS
+                kind: crate::guard::KINDS
                     .get(guard)
                     .copied()
                     .unwrap_or_default()
@@ -479,6 +479,22 @@ impl Ending {
         part.set_int(E_THREAD, sys::thread_id());
         part.set(E_BLAME, Blame::Elsewhere as usize);
         Some(Self(part))
+    }
+
+    /// The end that was begun and not finished: a second fault while the first was being written.
+    pub(crate) fn resume() -> Option<Self> {
+        active(R_END, E_SIZE)
+            .filter(|part| part.state() == 1)
+            .map(Self)
+    }
+
+    /// The frames stored so far.
+    pub(crate) fn frames_so_far(&self, into: &mut [usize; FRAMES]) -> usize {
+        let count = self.0.get(E_COUNT).min(FRAMES);
+        for (number, frame) in into.iter_mut().enumerate().take(count) {
+            *frame = self.0.get(E_FRAMES + number);
+        }
+        count
     }
 
     pub(crate) fn function(&self, name: &str) {

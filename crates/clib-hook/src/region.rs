@@ -14,6 +14,10 @@ pub(crate) unsafe trait Plain: Copy {}
 // SAFETY: integers are valid for any bytes.
 unsafe impl Plain for u32 {}
 // SAFETY: as above.
+unsafe impl Plain for u8 {}
+// SAFETY: as above.
+unsafe impl Plain for (usize, usize) {}
+// SAFETY: as above.
 unsafe impl Plain for u64 {}
 // SAFETY: as above.
 unsafe impl Plain for usize {}

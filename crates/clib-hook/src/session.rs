@@ -433,14 +433,13 @@ impl State {
         let unloaded = generation.1 != self.generation.1;
         let mapped = objects::mapped();
         let areas = objects::areas()?;
-        unwind::learn(&mapped);
         if unloaded {
             let still =
                 |hooked: &Hooked| mapped.iter().any(|mapped| hooked.is(mapped)) && hooked.intact();
             self.watched.retain(still);
         }
         let mut new = Vec::new();
-        for mapped in mapped {
+        for mapped in mapped.iter().cloned() {
             if self.is_known(&mapped) || objects::is_system(&mapped.object) {
                 continue;
             }
@@ -459,6 +458,7 @@ impl State {
                 None => self.watch(mapped, &areas)?,
             }
         }
+        unwind::learn(&mapped, self.own.as_ref());
         self.generation = generation;
         Ok(new.into_iter().map(|id| self.info(id)).collect())
     }

@@ -98,7 +98,6 @@ impl Table {
         self.newest
     }
 
-    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.used
     }

@@ -147,6 +147,7 @@ pub(crate) fn set_test(test: u32) {
 
 /// Everything acquired after `mark`, oldest first.
 pub(crate) fn since(mark: u64) -> Vec<Held> {
+    // Keys are inverted in here: this memory will be freed, and old pointers in it would mislead.
     let mut found = Vec::new();
     for table in &TABLES {
         let table = table.lock();
@@ -155,19 +156,19 @@ pub(crate) fn since(mark: u64) -> Vec<Held> {
                 table
                     .iter()
                     .filter(|entry| entry.sequence > mark)
-                    .map(|entry| (entry.kind(), entry.key(), entry.size, *entry)),
+                    .map(|entry| (entry.kind(), !entry.key(), entry.size, *entry)),
             );
         }
     }
     for (start, size, entry) in RANGES.lock().iter() {
         if entry.sequence > mark {
-            found.push((Kind::Mapping as u8, start, size as u64, *entry));
+            found.push((Kind::Mapping as u8, !start, size as u64, *entry));
         }
     }
     found.sort_unstable_by_key(|(_, _, _, entry)| entry.sequence);
     found
         .into_iter()
-        .map(|(kind, key, size, entry)| held(kind, key, size, &entry))
+        .map(|(kind, key, size, entry)| held(kind, !key, size, &entry))
         .collect()
 }
 
@@ -196,7 +197,12 @@ fn held(kind: u8, key: usize, size: u64, entry: &Entry) -> Held {
     }
 }
 
-/// Every block and mapping as (start, size), for a reachability scan.
+/// About how many things are held.
+pub(crate) fn count() -> usize {
+    TABLES.iter().map(|table| table.lock().len()).sum::<usize>() + RANGES.lock().iter().count()
+}
+
+/// Every block and mapping as (inverted address, size), for a reachability scan.
 pub(crate) fn extents() -> Vec<(usize, usize)> {
     let mut extents = Vec::new();
     for table in &TABLES {
@@ -205,10 +211,10 @@ pub(crate) fn extents() -> Vec<(usize, usize)> {
                 .lock()
                 .iter()
                 .filter(|entry| entry.kind() == Kind::Memory as u8)
-                .map(|entry| (entry.key(), usize::try_from(entry.size).unwrap_or(0))),
+                .map(|entry| (!entry.key(), usize::try_from(entry.size).unwrap_or(0))),
         );
     }
-    extents.extend(RANGES.lock().iter().map(|(start, size, _)| (start, size)));
+    extents.extend(RANGES.lock().iter().map(|(start, size, _)| (!start, size)));
     extents
 }
 

@@ -6,6 +6,7 @@ use std::{ffi::CStr, slice};
 
 use super::{Mapped, address};
 
+const DT_NEEDED: i64 = 1;
 const DT_PLTRELSZ: i64 = 2;
 const DT_STRTAB: i64 = 5;
 const DT_SYMTAB: i64 = 6;
@@ -159,6 +160,19 @@ impl<'a> Dynamic<'a> {
     /// `DT_SONAME`.
     pub(crate) fn soname(&self) -> Option<String> {
         self.string(self.soname?).map(str::to_owned)
+    }
+
+    /// The names of the objects that it needs.
+    pub(crate) fn needed(&self) -> Vec<String> {
+        let mut names = Vec::new();
+        let mut at = self.mapped.dynamic.unwrap_or_default();
+        while let Some(item) = self.at::<Item>(at).filter(|item| item.tag != 0) {
+            if item.tag == DT_NEEDED {
+                names.extend(self.string(address(item.value)).map(str::to_owned));
+            }
+            at += size_of::<Item>();
+        }
+        names
     }
 
     /// The relocations of `DT_RELA` and `DT_JMPREL` that name a symbol.

@@ -239,6 +239,34 @@ pub(crate) fn is_system(object: &Object) -> bool {
         || object.path.is_empty()
 }
 
+/// Whether an object is the C or C++ runtime.
+pub(crate) fn is_runtime(object: &Object) -> bool {
+    let name = Path::new(&object.path)
+        .file_name()
+        .map(|name| name.to_string_lossy())
+        .unwrap_or_default();
+    is_system(object)
+        || [
+            "libm.so",
+            "libm-2.",
+            "libstdc++.so",
+            "libgcc_s.so",
+            "libc++.so",
+            "libc++abi.so",
+            "librt.so",
+        ]
+        .iter()
+        .any(|runtime| name.starts_with(runtime))
+}
+
+/// Whether `name` (as in another object's list of needed ones) means this object.
+pub(crate) fn is_named(object: &Object, name: &str) -> bool {
+    object.soname.as_deref() == Some(name)
+        || Path::new(&object.path)
+            .file_name()
+            .is_some_and(|file| file == name)
+}
+
 /// The object that holds this very code.
 pub(crate) fn own() -> Option<Mapped> {
     let here = own as fn() -> Option<Mapped> as usize;

@@ -31,8 +31,12 @@ impl Registers {
 
 /// Writes the program counter and then return addresses outwards to `into`; returns how many.
 ///
-/// The count is also kept in `progress` while walking, so that a fault on the way loses only what was not reached.
-pub(crate) fn walk(start: Registers, into: &mut [usize], mut progress: impl FnMut(usize)) -> usize {
+/// Each is also given to `found` with its number at once, so that a fault on the way loses only what was not reached.
+pub(crate) fn walk(
+    start: Registers,
+    into: &mut [usize],
+    mut found: impl FnMut(usize, usize),
+) -> usize {
     let mut registers = start;
     let mut exact = true;
     let mut count = 0;
@@ -42,8 +46,8 @@ pub(crate) fn walk(start: Registers, into: &mut [usize], mut progress: impl FnMu
             break;
         }
         into[count] = pc;
+        found(count, pc);
         count += 1;
-        progress(count);
         let Some((caller, caller_exact)) = step(&registers, pc, exact, count == 1) else {
             break;
         };

@@ -5,12 +5,15 @@
 //! nanoseconds a frame. [`walk`] follows all frames from given registers, for crash records: it believes
 //! nothing, reads memory only through the kernel, allocates nothing, and works in signal handlers.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::{
+    collections::BTreeSet,
+    sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering},
+};
 
 use crate::{
     ledger::stacks::{self, DEEPEST},
     lock::Lock,
-    objects::Mapped,
+    objects::{self, Mapped, Object, dynamic::Dynamic},
     thunk::{Frame, Slot, WATCHER},
 };
 
@@ -40,6 +43,11 @@ pub(crate) struct Known {
     /// End of the segment that holds it (and `.eh_frame`).
     limit: usize,
     pub(crate) bias: usize,
+    /// Whether frames of it between a fault and a library under test leave the fault with that library: the C and C++
+    /// runtimes, and what the libraries depend on.
+    pub(crate) neutral: bool,
+    /// Whether it is the object that holds this code.
+    pub(crate) own: bool,
     /// Leaked along with the list.
     pub(crate) path: &'static str,
 }
@@ -76,8 +84,9 @@ pub(crate) fn in_library(address: usize) -> bool {
 }
 
 /// Learns the frame information of the objects loaded now. Rules already cached may be of objects that are gone, so
-/// they are dropped.
-pub(crate) fn learn(objects: &[Mapped]) {
+/// they are dropped. `own` is the object that holds this code.
+pub(crate) fn learn(objects: &[Mapped], own: Option<&Mapped>) {
+    let dependencies = dependencies(objects);
     let known: Vec<Known> = objects
         .iter()
         .map(|mapped| {
@@ -92,6 +101,11 @@ pub(crate) fn learn(objects: &[Mapped]) {
                 header: segment.map_or((0, 0), |_| header),
                 limit: segment.map_or(0, |segment| segment.end),
                 bias: mapped.object.bias,
+                neutral: objects::is_runtime(&mapped.object)
+                    || is_dependency(&dependencies, &mapped.object),
+                own: own.is_some_and(|own| {
+                    own.object.bias == mapped.object.bias && own.object.path == mapped.object.path
+                }),
                 path: intern_path(&mapped.object.path),
             }
         })
@@ -102,6 +116,37 @@ pub(crate) fn learn(objects: &[Mapped]) {
     for place in &CACHE {
         place.store(0, Ordering::Relaxed);
     }
+}
+
+/// Names of what the libraries under test depend on, directly or not. An interpreter is no dependency in this sense,
+/// even if an extension module names it.
+fn dependencies(objects: &[Mapped]) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let mut open: Vec<&Mapped> = objects
+        .iter()
+        .filter(|mapped| in_library(mapped.object.start))
+        .collect();
+    while let Some(mapped) = open.pop() {
+        let needed = Dynamic::read(mapped)
+            .map(|dynamic| dynamic.needed())
+            .unwrap_or_default();
+        for name in needed {
+            if !name.starts_with("libpython") && found.insert(name.clone()) {
+                open.extend(
+                    objects
+                        .iter()
+                        .find(|other| objects::is_named(&other.object, &name)),
+                );
+            }
+        }
+    }
+    found
+}
+
+fn is_dependency(dependencies: &BTreeSet<String>, object: &Object) -> bool {
+    dependencies
+        .iter()
+        .any(|name| objects::is_named(object, name))
 }
 
 /// Paths are kept for ever, each once.

@@ -1,0 +1,161 @@
+//! Free chunks of the C library's heaps, where old bytes linger that look like live pointers.
+//!
+//! A chunk is preceded by a word with its size and three flags; the lowest says whether the chunk *before* it is in use. Small
+//! freed chunks stay "in use" in a cache per thread; there the second word of the user's part is a key that only
+//! cached chunks have. What does not add up ends the walk: the rest of the heap is then scanned whole.
+//!
+//! Nothing here allocates: what a search needs afterwards may then lie in the chunks found free, and is not scanned.
+
+use std::sync::OnceLock;
+
+use crate::{region::Array, sys};
+
+const PREVIOUS_IN_USE: usize = 1;
+const FLAGS: usize = 7;
+const SMALLEST: usize = 32;
+/// Heaps of threads begin at multiples of this.
+const ARENA: usize = 64 << 20;
+/// Their first chunk comes after descriptions of up to this size.
+const ARENA_HEAD: usize = 0x1400;
+
+/// The key by which the C library knows cached chunks (glibc 2.34 and later; before that it is an address, which serves as well).
+fn cache_key() -> usize {
+    static KEY: OnceLock<usize> = OnceLock::new();
+    *KEY.get_or_init(|| {
+        // SAFETY: the block is freed before it is read, on purpose, through the kernel: what is there now is what the cache wrote.
+        unsafe {
+            let block = libc::malloc(72);
+            if block.is_null() {
+                return 0;
+            }
+            libc::free(block);
+            sys::read_word(block as usize + 8).unwrap_or(0)
+        }
+    })
+}
+
+/// Calls `found` with the start and end of the part of each free chunk that holds old bytes, in all heaps.
+pub(super) fn free_chunks(mut found: impl FnMut(usize, usize)) {
+    let key = cache_key();
+    // Chunks in fast bins look used; this puts them where free chunks are.
+    // SAFETY: no preconditions; it frees nothing that is in use.
+    unsafe { libc::malloc_trim(usize::MAX / 2) };
+    let Some(maps) = maps() else { return };
+    for line in maps.split(|byte| *byte == b'\n') {
+        let Some((start, end, name)) = writable(line) else {
+            continue;
+        };
+        if name == b"[heap]" {
+            walk(start, end, key, &mut found);
+        } else if name.is_empty() && start.is_multiple_of(ARENA) {
+            // Where the chunks begin depends on the version: it is where a walk leads exactly to the end.
+            let first = (start + 0x20..start + ARENA_HEAD)
+                .step_by(16)
+                .find(|first| walk(*first, end, key, &mut |_, _| {}));
+            if let Some(first) = first {
+                walk(first, end, key, &mut found);
+            }
+        }
+    }
+}
+
+/// Bytes that a chunk for a request of `size` bytes really has.
+pub(super) fn chunk_room(size: usize) -> usize {
+    (size + 8).next_multiple_of(16).max(SMALLEST) - 8
+}
+
+/// Walks over chunks; says whether they lead exactly to `end`.
+fn walk(start: usize, end: usize, key: usize, found: &mut impl FnMut(usize, usize)) -> bool {
+    // The first chunk's user part is aligned to 16.
+    let mut chunk = start.next_multiple_of(16);
+    while chunk + SMALLEST <= end {
+        let Some(size) = sys::read_word(chunk + 8).map(|word| word & !FLAGS) else {
+            return false;
+        };
+        if size < SMALLEST || !size.is_multiple_of(16) || size > end - chunk {
+            return false;
+        }
+        let next = chunk + size;
+        let user = chunk + 16;
+        if next == end {
+            // The top of the heap, which nobody has.
+            found(user, end);
+            return true;
+        }
+        let free = sys::read_word(next + 8).is_some_and(|word| word & PREVIOUS_IN_USE == 0);
+        if free || (key != 0 && sys::read_word(user + 8) == Some(key)) {
+            // The user part goes on to the size word of the next chunk.
+            found(user, next + 8);
+        }
+        chunk = next;
+    }
+    false
+}
+
+/// `/proc/self/maps`, read without the C heap.
+fn maps() -> Option<Array<u8>> {
+    let mut text: Array<u8> = Array::new(8 << 20)?;
+    // SAFETY: a C string, and reads into our own array.
+    unsafe {
+        let fd = libc::open(
+            c"/proc/self/maps".as_ptr(),
+            libc::O_RDONLY | libc::O_CLOEXEC,
+        );
+        if fd < 0 {
+            return None;
+        }
+        let mut used = 0;
+        while used < text.len() {
+            let rest = &mut text[used..];
+            match usize::try_from(libc::read(fd, rest.as_mut_ptr().cast(), rest.len())) {
+                Ok(read) if read > 0 => used += read,
+                _ => break,
+            }
+        }
+        libc::close(fd);
+    }
+    Some(text)
+}
+
+/// Start, end and name of a line of maps, if it is private writable memory.
+fn writable(line: &[u8]) -> Option<(usize, usize, &[u8])> {
+    let line = std::str::from_utf8(line).ok()?;
+    let (range, rest) = line.split_once(' ')?;
+    let (start, end) = range.split_once('-')?;
+    let name = rest.splitn(5, ' ').nth(4).unwrap_or_default().trim_start();
+    rest.starts_with("rw-p").then_some((
+        usize::from_str_radix(start, 16).ok()?,
+        usize::from_str_radix(end, 16).ok()?,
+        name.as_bytes(),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_in_use_are_not_free_and_freed_ones_are() {
+        let used: Vec<Box<[u8; 100]>> = (0..100).map(|_| Box::new([1; 100])).collect();
+        let freed: Vec<usize> = {
+            let blocks: Vec<Box<[u8; 3000]>> = (0..9).map(|_| Box::new([1; 3000])).collect();
+            blocks
+                .iter()
+                .map(|block| block.as_ptr() as usize + 100)
+                .collect()
+        };
+        let mut free: Array<(usize, usize)> = Array::new(1 << 16).expect("memory");
+        let mut count = 0;
+        free_chunks(|start, end| {
+            free[count] = (start, end);
+            count += 1;
+        });
+        let is_free = |address: usize| {
+            free[..count]
+                .iter()
+                .any(|(start, end)| (*start..*end).contains(&address))
+        };
+        assert!(used.iter().all(|block| !is_free(block.as_ptr() as usize)));
+        assert!(freed.into_iter().all(is_free));
+    }
+}
