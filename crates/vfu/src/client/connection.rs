@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use super::{Error, Result};
+use crate::error::Errno;
 use crate::sys::Interrupt;
 use crate::sys::socket::{self, FdSink, From as Out, How, Into as In, Received, Sent};
 use crate::wire::{HEADER, Header, MAX_MESSAGE};
@@ -77,10 +78,10 @@ impl Connection {
             let second = tail.get(sent.saturating_sub(head.len())..).unwrap_or_default();
             let fds = if sent == 0 { fds } else { &[] };
             match socket::send(self.socket.as_fd(), &[Out::slice(first), Out::slice(second)], fds, true) {
-                Ok(Sent::Bytes(count)) => sent += count,
-                Ok(Sent::Closed) => return Err(Error::Closed),
-                Ok(Sent::Nothing) => return Err(io::Error::from(io::ErrorKind::WouldBlock).into()),
-                Err(error) => return Err(system(&error)),
+                Sent::Bytes(count) => sent += count,
+                Sent::Closed => return Err(Error::Closed),
+                Sent::Nothing => return Err(io::Error::from(io::ErrorKind::WouldBlock).into()),
+                Sent::Failed(errno) => return Err(system(errno)),
             }
         }
         Ok(())
@@ -120,18 +121,18 @@ impl Connection {
         while self.end < needed {
             let place = self.buffer.get_mut(self.end..).unwrap_or_default();
             match socket::receive(self.socket.as_fd(), &mut [In::slice(place)], &mut Sink(&mut self.fds), how) {
-                Ok(Received::Bytes { count, .. }) => self.end += count,
-                Ok(Received::Closed) => return Err(Error::Closed),
-                Ok(Received::Nothing) => return Err(io::Error::from(io::ErrorKind::WouldBlock).into()),
-                Err(error) => return Err(system(&error)),
+                Received::Bytes { count, .. } => self.end += count,
+                Received::Closed => return Err(Error::Closed),
+                Received::Nothing => return Err(io::Error::from(io::ErrorKind::WouldBlock).into()),
+                Received::Failed(errno) => return Err(system(errno)),
             }
         }
         Ok(())
     }
 }
 
-fn system(error: &crate::Error) -> Error {
-    io::Error::from_raw_os_error(error.errno().get()).into()
+fn system(errno: Errno) -> Error {
+    io::Error::from_raw_os_error(errno.get()).into()
 }
 
 impl AsFd for Connection {
@@ -154,5 +155,5 @@ impl From<Connection> for OwnedFd {
 
 /// Waits until at least one of `fds` is readable, or `patience` is over; says which are.
 pub(super) fn wait_readable(fds: &[BorrowedFd<'_>], patience: Option<Duration>) -> Result<Vec<bool>> {
-    Ok(crate::sys::wait_readable(fds, patience).map_err(|error| system(&error))?)
+    Ok(crate::sys::wait_readable(fds, patience).map_err(|error| system(error.errno()))?)
 }

@@ -47,9 +47,10 @@ impl Session {
             match ctx
                 .link
                 .with(|channel| inbox.fill(channel, how, true))
-                .unwrap_or(Ok(Fill::Closed))?
+                .unwrap_or(Fill::Closed)
             {
                 Fill::More => {}
+                Fill::Failed(errno) => return Err(Fill::failed(errno)),
                 Fill::Nothing => return Err(Error::WouldBlock),
                 Fill::Closed if self.inbox.is_empty() => return Err(Error::NoMessage),
                 Fill::Closed => {
@@ -89,12 +90,15 @@ impl Session {
             .link
             .with(|channel| outbox.reply(channel, &header, error, wait));
         let client = result?;
-        if matches!(sent, None | Some(Ok(Progress::Closed))) {
-            return Err(Error::ConnectionReset {
-                state: "before it had read the reply to VERSION",
-            });
+        match sent {
+            Some(Progress::Sent | Progress::Waits) => {}
+            Some(Progress::Failed(errno)) => return Err(Progress::failed(errno)),
+            Some(Progress::Closed) | None => {
+                return Err(Error::ConnectionReset {
+                    state: "before it had read the reply to VERSION",
+                });
+            }
         }
-        sent.transpose()?;
         self.inbox.consume(&header);
         ctx.link.attach(client.limits);
         ctx.log(

@@ -83,10 +83,11 @@ impl Session {
         let outbox = &mut self.outbox;
         if outbox.is_waiting() {
             // half a reply must not be followed by a command
-            match ctx.link.with(|channel| outbox.flush(channel, true)).unwrap_or(Ok(Progress::Closed))? {
+            match ctx.link.with(|channel| outbox.flush(channel, true)).unwrap_or(Progress::Closed) {
                 Progress::Sent => {}
                 Progress::Waits => return Err(Error::TimedOut),
                 Progress::Closed => return Err(Error::NotConnected),
+                Progress::Failed(errno) => return Err(Progress::failed(errno)),
             }
         }
         self.expose_tail(ctx)
@@ -117,7 +118,7 @@ impl Session {
         }
         let mut receives = 0;
         loop {
-            if !self.serve_waiting(ctx, device)? {
+            if self.has_work() && !self.serve_waiting(ctx, device)? {
                 return if ctx.mode == Mode::Blocking { Err(Error::NotConnected) } else { Ok(self.served) };
             }
             let busy = self.served.requests > 0 || self.served.failed.is_some();
@@ -129,25 +130,25 @@ impl Session {
             }
             receives += 1;
             match self.receive(ctx) {
-                Ok(Fill::More) => {}
-                Ok(Fill::Nothing) => return Ok(self.served),
-                Ok(Fill::Closed) => {
+                Fill::More => {}
+                Fill::Nothing => return Ok(self.served),
+                Fill::Closed => {
                     let state = if self.inbox.is_empty() { "" } else { "in the middle of a message" };
                     return Err(self.lose(ctx, device, &Error::ConnectionReset { state }));
                 }
-                Err(error) => {
-                    if !is_interrupt(&error) {
-                        ctx.log(Level::Error, format_args!("receive: {error}"));
-                    }
-                    return Err(error);
-                }
+                Fill::Failed(errno) => return Err(receive_failed(ctx, errno)),
             }
         }
     }
 
+    #[inline]
+    fn has_work(&self) -> bool {
+        self.inbox.has_message() || self.outbox.is_waiting()
+    }
+
     /// Sends what waits to be sent, then serves what waits to be served. False if something has to come first: the client
     /// has to read, or a new client to come.
-    #[inline]
+    #[inline(never)]
     fn serve_waiting(&mut self, ctx: &Context, device: &mut dyn Device) -> Result<bool> {
         loop {
             if self.outbox.is_waiting() && !self.flush(ctx, device)? {
@@ -167,17 +168,17 @@ impl Session {
         let wait = ctx.mode == Mode::Blocking;
         let outbox = &mut self.outbox;
         match ctx.link.with(|channel| outbox.flush(channel, wait)) {
-            Some(Ok(Progress::Sent)) => Ok(true),
-            Some(Ok(Progress::Waits)) => Ok(false),
-            Some(Ok(Progress::Closed)) | None => {
+            Some(Progress::Sent) => Ok(true),
+            Some(Progress::Waits) => Ok(false),
+            Some(Progress::Closed) | None => {
                 Err(self.lose(ctx, device, &Error::ConnectionReset { state: "before it had read a reply" }))
             }
-            Some(Err(error)) => Err(error),
+            Some(Progress::Failed(errno)) => Err(Progress::failed(errno)),
         }
     }
 
     #[inline]
-    fn receive(&mut self, ctx: &Context) -> Result<Fill> {
+    fn receive(&mut self, ctx: &Context) -> Fill {
         let inbox = &mut self.inbox;
         let begun = inbox.has_tail();
         let how = match ctx.mode {
@@ -185,7 +186,7 @@ impl Session {
             Mode::Blocking if begun => How { wait: true, all: true, interrupt: Interrupt::Retry },
             Mode::Blocking => WAIT_OR_SIGNAL,
         };
-        ctx.link.with(|channel| inbox.fill(channel, how, begun && how.all)).unwrap_or(Ok(Fill::Closed))
+        ctx.link.with(|channel| inbox.fill(channel, how, begun && how.all)).unwrap_or(Fill::Closed)
     }
 
     /// See [`Context::device_quiesced`].
@@ -275,6 +276,15 @@ impl Session {
         self.outbox.clear();
         ctx.link.close();
     }
+}
+
+#[cold]
+fn receive_failed(ctx: &Context, errno: Errno) -> Error {
+    let error = Fill::failed(errno);
+    if !is_interrupt(&error) {
+        ctx.log(Level::Error, format_args!("receive: {error}"));
+    }
+    error
 }
 
 /// Whether a signal came.

@@ -8,12 +8,13 @@ use crate::context::{Context, Mode};
 use crate::device::{Device, Quiesce, ResetKind};
 use crate::error::{Errno, Error, Result};
 use crate::log::Level;
+use crate::migration::MigrationState;
 use crate::pci::region::{CONFIG, FLAG_ALWAYS_CB};
 use crate::transport::inbox::{Tagged, insane};
 use crate::transport::outbox::{Outbox, Progress};
-use crate::wire::request::{FEATURE, FEATURE_PROBE, FEATURE_SET, Request, WRITE_MULTI, WRITE_ONE};
+use crate::wire::request::{region_access, region_write, FEATURE, FEATURE_PROBE, FEATURE_SET, Request, WRITE_MULTI, WRITE_ONE};
 use crate::wire::{
-    Command, HEADER, Header, REGION_ACCESS, TYPE_COMMAND, TYPE_MASK, u32_at, u64_at,
+    Command, HEADER, Header, MAX_MESSAGE, REGION_ACCESS, TYPE_COMMAND, TYPE_MASK, u32_at, u64_at,
 };
 
 impl Session {
@@ -25,7 +26,9 @@ impl Session {
         device: &mut dyn Device,
         header: &Header,
     ) -> Result<Flow> {
-        if let Err(error) = self.admit(ctx, header) {
+        if self.is_doubtful(ctx, header)
+            && let Err(error) = self.admit(ctx, header)
+        {
             let flow = self.refuse(ctx, device, header, &error, false)?;
             if flow == Flow::Next && insane(header).is_some() {
                 ctx.link.kill(error); // no telling where the next message starts
@@ -55,8 +58,18 @@ impl Session {
         self.handle(ctx, device, header, false)
     }
 
-    /// Rules that need no payload.
+    /// Whether any of the rules of [`admit`](Self::admit) may be broken.
     #[inline]
+    fn is_doubtful(&self, ctx: &Context, header: &Header) -> bool {
+        header.flags & TYPE_MASK != TYPE_COMMAND
+            || header.len() <= HEADER
+            || header.len() > MAX_MESSAGE
+            || self.inbox.first_lost_descriptors()
+            || ctx.migration.get().is_some_and(MigrationState::is_stopped)
+    }
+
+    /// Rules that need no payload.
+    #[cold]
     fn admit(&self, ctx: &Context, header: &Header) -> Result<()> {
         if header.flags & TYPE_MASK != TYPE_COMMAND {
             return Err(Error::Header {
@@ -166,34 +179,45 @@ impl Session {
         let sent = ctx
             .link
             .with(|channel| outbox.reply(channel, header, error.map(Errno::get), wait));
-        match sent {
-            Some(Ok(Progress::Sent | Progress::Waits)) => {
-                self.inbox.consume(header);
-                Ok(Flow::Next)
+        if let Some(Progress::Sent | Progress::Waits) = sent {
+            self.inbox.consume(header);
+            return Ok(Flow::Next);
+        }
+        self.reply_failed(ctx, device, header, error, pending, sent)
+    }
+
+    /// The reply could not be sent: an error is tried instead, or the client is gone.
+    #[cold]
+    fn reply_failed(
+        &mut self,
+        ctx: &Context,
+        device: &mut dyn Device,
+        header: &Header,
+        error: Option<Errno>,
+        pending: bool,
+        sent: Option<Progress>,
+    ) -> Result<Flow> {
+        if let Some(Progress::Failed(errno)) = sent {
+            let failure = Progress::failed(errno);
+            if error.is_none() {
+                // descriptors that cannot be sent, or no memory
+                return self.fail(ctx, device, header, &failure, pending);
             }
-            Some(Err(failure)) if error.is_none() => {
-                // descriptors that cannot be sent, or no memory: the client gets at least an error
-                self.fail(ctx, device, header, &failure, pending)
-            }
-            Some(Err(failure)) => {
-                self.inbox.consume(header);
-                Err(failure)
-            }
-            Some(Ok(Progress::Closed)) | None => {
-                self.inbox.consume(header);
-                let why = Error::ConnectionReset {
-                    state: "before it had read a reply",
-                };
-                if pending {
-                    ctx.log(Level::Info, format_args!("context is reset: {why}"));
-                    self.reset(ctx, device);
-                    return Ok(Flow::Lost);
-                }
-                match self.lose(ctx, device, &why) {
-                    Error::NotConnected => Ok(Flow::Lost),
-                    other => Err(other),
-                }
-            }
+            self.inbox.consume(header);
+            return Err(failure);
+        }
+        self.inbox.consume(header);
+        let why = Error::ConnectionReset {
+            state: "before it had read a reply",
+        };
+        if pending {
+            ctx.log(Level::Info, format_args!("context is reset: {why}"));
+            self.reset(ctx, device);
+            return Ok(Flow::Lost);
+        }
+        match self.lose(ctx, device, &why) {
+            Error::NotConnected => Ok(Flow::Lost),
+            other => Err(other),
         }
     }
 }
@@ -219,9 +243,17 @@ const fn is_allowed_when_stopped(command: Command) -> bool {
 /// Whether the device has to be quiet for a request, of which only the header is checked yet.
 #[inline]
 fn needs_quiesce(ctx: &Context, header: &Header, payload: &[u8]) -> bool {
+    if header.command == Command::RegionRead as u16 {
+        return false;
+    }
+    if header.command == Command::RegionWrite as u16 {
+        return write_needs_quiesce(ctx, payload);
+    }
+    command_needs_quiesce(ctx, header, payload)
+}
+
+fn command_needs_quiesce(ctx: &Context, header: &Header, payload: &[u8]) -> bool {
     match Command::new(header.command) {
-        Some(Command::RegionRead) => false,
-        Some(Command::RegionWrite) => write_needs_quiesce(ctx, payload),
         Some(Command::DmaMap | Command::DmaUnmap) => ctx.dma.get().is_some(),
         Some(Command::DeviceReset) => true,
         Some(Command::RegionWriteMulti) => payload.get(WRITE_MULTI..).is_some_and(|writes| {
@@ -262,6 +294,26 @@ fn dispatch(
     fds: &mut [Tagged],
     out: &mut Outbox,
 ) -> Result<()> {
+    if header.command == Command::RegionRead as u16 {
+        return regions::read(ctx, device, region_access(Command::RegionRead, payload)?, out);
+    }
+    if header.command == Command::RegionWrite as u16 {
+        let (access, data) = region_write(payload)?;
+        return regions::write(ctx, device, access, data, out);
+    }
+    dispatch_rare(ctx, device, header, payload, fds, out)
+}
+
+/// Everything that no device is asked for a million times a second.
+#[inline(never)]
+fn dispatch_rare(
+    ctx: &Context,
+    device: &mut dyn Device,
+    header: &Header,
+    payload: &mut [u8],
+    fds: &mut [Tagged],
+    out: &mut Outbox,
+) -> Result<()> {
     let unknown = Error::UnknownCommand {
         number: header.command,
     };
@@ -280,8 +332,6 @@ fn dispatch(
         _ => {}
     }
     match Request::parse(command, payload)? {
-        Request::RegionRead(access) => regions::read(ctx, device, access, out),
-        Request::RegionWrite(access, data) => regions::write(ctx, device, access, data, out),
         Request::RegionWriteMulti(writes) => regions::write_multi(ctx, device, writes, out),
         Request::DmaMap(map) => dma::map(ctx, device, &map, fds),
         Request::DmaUnmap(unmap) => dma::unmap(ctx, device, unmap, payload, out),

@@ -6,7 +6,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use super::{Interrupt, errno, failed};
-use crate::error::{Error, Result};
+use crate::error::{Errno, Error, Result};
 
 /// Most descriptors that the kernel passes with one message (`SCM_MAX_FD`).
 pub(crate) const MAX_FDS: usize = 253;
@@ -188,6 +188,8 @@ pub(crate) enum Received {
     Closed,
     /// Nothing there, and the call was not to wait (or waited for as long as it may).
     Nothing,
+    /// The system's error.
+    Failed(Errno),
 }
 
 /// How to receive.
@@ -206,7 +208,7 @@ pub(crate) fn receive(
     buffers: &mut [Into<'_>],
     fds: &mut dyn FdSink,
     how: How,
-) -> Result<Received> {
+) -> Received {
     let mut control = Control(MaybeUninit::uninit());
     let flags = libc::MSG_CMSG_CLOEXEC
         | if how.wait { 0 } else { libc::MSG_DONTWAIT }
@@ -228,25 +230,25 @@ pub(crate) fn receive(
         }
         let errno = errno().get();
         if would_block(errno) {
-            return Ok(Received::Nothing);
+            return Received::Nothing;
         }
         if errno == libc::ECONNRESET {
-            return Ok(Received::Closed); // the peer closed with unread data in its queue
+            return Received::Closed; // the peer closed with unread data in its queue
         }
         if errno != libc::EINTR || how.interrupt == Interrupt::Return {
-            return Err(failed("recvmsg"));
+            return Received::Failed(Errno::new(errno));
         }
     };
     if message.msg_controllen != 0 {
         take_descriptors(&message, fds);
     }
     if count == 0 {
-        return Ok(Received::Closed);
+        return Received::Closed;
     }
-    Ok(Received::Bytes {
+    Received::Bytes {
         count,
         lost: message.msg_flags & libc::MSG_CTRUNC != 0,
-    })
+    }
 }
 
 /// Hands every descriptor in the control messages of `message`, which recvmsg has just filled, to `fds`.
@@ -284,6 +286,8 @@ pub(crate) enum Sent {
     Nothing,
     /// The peer is gone.
     Closed,
+    /// The system's error.
+    Failed(Errno),
 }
 
 /// Sends `buffers` with `fds` beside the first byte. Never raises SIGPIPE, retries on EINTR.
@@ -295,7 +299,7 @@ pub(crate) fn send(
     buffers: &[From<'_>],
     fds: &[RawFd],
     wait: bool,
-) -> Result<Sent> {
+) -> Sent {
     let mut control = Control(MaybeUninit::uninit());
     let mut message = libc::msghdr {
         msg_name: core::ptr::null_mut(),
@@ -314,13 +318,13 @@ pub(crate) fn send(
         // SAFETY: the iovecs name readable memory that outlives the call (From), and the control buffer is initialised up to msg_controllen.
         let count = unsafe { libc::sendmsg(fd.as_raw_fd(), &raw const message, flags) };
         if let Ok(count) = usize::try_from(count) {
-            return Ok(Sent::Bytes(count));
+            return Sent::Bytes(count);
         }
         match errno().get() {
             libc::EINTR => {}
-            libc::EPIPE | libc::ECONNRESET => return Ok(Sent::Closed),
-            errno if would_block(errno) => return Ok(Sent::Nothing),
-            _ => return Err(failed("sendmsg")),
+            libc::EPIPE | libc::ECONNRESET => return Sent::Closed,
+            errno if would_block(errno) => return Sent::Nothing,
+            _ => return Sent::Failed(errno()),
         }
     }
 }
@@ -353,38 +357,38 @@ pub(crate) fn read(
     fd: BorrowedFd<'_>,
     buffers: &mut [Into<'_>],
     interrupt: Interrupt,
-) -> Result<Received> {
+) -> Received {
     let count = i32::try_from(buffers.len()).unwrap_or(i32::MAX);
     loop {
         // SAFETY: the iovecs name writable memory that outlives the call (Into).
         let read = unsafe { libc::readv(fd.as_raw_fd(), buffers.as_ptr().cast(), count) };
         match usize::try_from(read) {
-            Ok(0) => return Ok(Received::Closed),
-            Ok(count) => return Ok(Received::Bytes { count, lost: false }),
+            Ok(0) => return Received::Closed,
+            Ok(count) => return Received::Bytes { count, lost: false },
             Err(_) => {}
         }
         match errno().get() {
             libc::EINTR if interrupt == Interrupt::Retry => {}
-            errno if would_block(errno) => return Ok(Received::Nothing),
-            _ => return Err(failed("readv")),
+            errno if would_block(errno) => return Received::Nothing,
+            _ => return Received::Failed(errno()),
         }
     }
 }
 
 /// Writes to a pipe or file. A pipe without reader raises SIGPIPE, as for every program that writes to its standard output.
-pub(crate) fn write(fd: BorrowedFd<'_>, buffers: &[From<'_>]) -> Result<Sent> {
+pub(crate) fn write(fd: BorrowedFd<'_>, buffers: &[From<'_>]) -> Sent {
     let count = i32::try_from(buffers.len()).unwrap_or(i32::MAX);
     loop {
         // SAFETY: the iovecs name readable memory that outlives the call (From).
         let written = unsafe { libc::writev(fd.as_raw_fd(), buffers.as_ptr().cast(), count) };
         if let Ok(count) = usize::try_from(written) {
-            return Ok(Sent::Bytes(count));
+            return Sent::Bytes(count);
         }
         match errno().get() {
             libc::EINTR => {}
-            libc::EPIPE => return Ok(Sent::Closed),
-            errno if would_block(errno) => return Ok(Sent::Nothing),
-            _ => return Err(failed("writev")),
+            libc::EPIPE => return Sent::Closed,
+            errno if would_block(errno) => return Sent::Nothing,
+            _ => return Sent::Failed(errno()),
         }
     }
 }

@@ -8,6 +8,7 @@
 
 use super::Link;
 use super::inbox::{Fill, Inbox, WAIT};
+use super::outbox::Progress;
 use super::stream::Channel;
 use crate::error::{Errno, Error, Result};
 use crate::sys::Interrupt;
@@ -160,11 +161,12 @@ impl Exchange<'_> {
             let tail = bytes.get(sent.saturating_sub(PREFIX)..).unwrap_or_default();
             match self
                 .channel
-                .send(&[From::slice(head), From::slice(tail)], &[], true)?
+                .send(&[From::slice(head), From::slice(tail)], &[], true)
             {
                 Sent::Bytes(count) => sent += count,
                 Sent::Nothing => return Err(Error::TimedOut),
                 Sent::Closed => return Err(GONE),
+                Sent::Failed(errno) => return Err(Progress::failed(errno)),
             }
         }
         Ok(())
@@ -195,10 +197,11 @@ impl Exchange<'_> {
                 &mut [Into::slice(head), Into::slice(tail)],
                 &mut fds,
                 how,
-            )? {
+            ) {
                 Received::Bytes { count: more, .. } => count += more,
                 Received::Nothing => return Err(Error::TimedOut),
                 Received::Closed => return Err(GONE),
+                Received::Failed(errno) => return Err(Fill::failed(errno)),
             }
             if !known && !self.is_reply(&prefix, count, expected) {
                 let head = prefix.get(..count).unwrap_or(&prefix);
@@ -258,10 +261,11 @@ impl Exchange<'_> {
                     limit: CROSSING_LIMIT,
                 });
             }
-            match self.inbox.fill(self.channel, WAIT, false)? {
+            match self.inbox.fill(self.channel, WAIT, false) {
                 Fill::More => {}
                 Fill::Nothing => return Err(Error::TimedOut),
                 Fill::Closed => return Err(GONE),
+                Fill::Failed(errno) => return Err(Fill::failed(errno)),
             }
         }
     }

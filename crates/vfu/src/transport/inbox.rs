@@ -11,7 +11,7 @@
 use std::os::fd::OwnedFd;
 
 use super::stream::Channel;
-use crate::error::{Error, Result};
+use crate::error::{Errno, Error, Result};
 use crate::sys::Interrupt;
 use crate::sys::memory::{try_push, try_zeroed};
 use crate::sys::socket::{FdSink, How, Into, Received};
@@ -43,6 +43,16 @@ pub(crate) enum Fill {
     Nothing,
     /// The peer will send nothing more.
     Closed,
+    /// The system's error.
+    Failed(Errno),
+}
+
+impl Fill {
+    /// The error of a receive that failed.
+    #[cold]
+    pub(crate) const fn failed(errno: Errno) -> Error {
+        Error::System { call: "recvmsg", errno }
+    }
 }
 
 /// The bytes of one connection that wait to be served.
@@ -64,11 +74,13 @@ pub(crate) struct Inbox {
 
 struct Sink<'a> {
     fds: &'a mut Vec<Tagged>,
+    arrived: bool,
     lost: bool,
 }
 
 impl FdSink for Sink<'_> {
     fn take(&mut self, fd: OwnedFd) {
+        self.arrived = true;
         if self.fds.len() >= MAX_WAITING_FDS
             || try_push(
                 self.fds,
@@ -105,10 +117,16 @@ impl Inbox {
         *self = Self::new();
     }
 
+    /// True if a complete message waits.
+    #[inline]
+    pub(crate) const fn has_message(&self) -> bool {
+        self.start != self.scan
+    }
+
     /// The header of the first message, if it is complete.
     #[inline]
     pub(crate) fn first(&self) -> Option<Header> {
-        if self.start == self.scan {
+        if !self.has_message() {
             return None;
         }
         Header::decode(self.buffer.get(self.start..self.end)?)
@@ -122,11 +140,7 @@ impl Inbox {
         } else {
             self.start + header.len()
         };
-        let count = self
-            .fds
-            .iter()
-            .take_while(|tagged| tagged.message <= self.start)
-            .count();
+        let count = if self.fds.is_empty() { 0 } else { self.count_fds() };
         let payload = self
             .buffer
             .get_mut(self.start + HEADER..end.min(self.scan))
@@ -147,17 +161,19 @@ impl Inbox {
             self.lost = None;
         }
         if !self.fds.is_empty() {
-            let count = self
-                .fds
-                .iter()
-                .take_while(|tagged| tagged.message <= self.start)
-                .count();
+            let count = self.count_fds();
             self.fds.drain(..count);
         }
         self.start = (self.start + header.len().max(HEADER)).min(self.scan);
         if self.start == self.end {
             self.rewind();
         }
+    }
+
+    /// Descriptors of the first message.
+    #[cold]
+    fn count_fds(&self) -> usize {
+        self.fds.iter().take_while(|tagged| tagged.message <= self.start).count()
     }
 
     fn rewind(&mut self) {
@@ -186,38 +202,38 @@ impl Inbox {
 
     /// Receives once. With `exact`, takes nothing beyond the message that has begun.
     #[inline]
-    pub(crate) fn fill(&mut self, channel: Channel<'_>, how: How, exact: bool) -> Result<Fill> {
-        self.make_room()?;
+    pub(crate) fn fill(&mut self, channel: Channel<'_>, how: How, exact: bool) -> Fill {
+        if self.make_room().is_err() {
+            return Fill::Failed(Errno::ENOMEM);
+        }
         let room = match exact {
             true => self.missing().min(self.buffer.len() - self.end),
             false => self.buffer.len() - self.end,
         };
         let Some(place) = self.buffer.get_mut(self.end..self.end + room) else {
-            return Ok(Fill::Nothing);
+            return Fill::Nothing;
         };
-        let before = self.fds.len();
         let mut sink = Sink {
             fds: &mut self.fds,
+            arrived: false,
             lost: false,
         };
         let received = channel.receive(&mut [Into::slice(place)], &mut sink, how);
-        let lost_here = sink.lost;
-        let arrived = self.fds.len() > before || lost_here;
+        let (arrived, refused) = (sink.arrived, sink.lost);
         match received {
-            Ok(Received::Bytes { count, lost }) => {
+            Received::Bytes { count, lost } => {
                 self.end += count;
                 self.cut();
                 if arrived || lost {
-                    self.tag(lost || lost_here);
+                    self.tag(lost || refused);
                 }
-                Ok(Fill::More)
+                Fill::More
             }
-            other => {
-                self.fds.truncate(before); // descriptors without bytes belong to nothing
-                match other? {
-                    Received::Nothing => Ok(Fill::Nothing),
-                    Received::Closed | Received::Bytes { .. } => Ok(Fill::Closed),
-                }
+            Received::Nothing => Fill::Nothing,
+            Received::Failed(errno) => Fill::Failed(errno),
+            Received::Closed => {
+                self.fds.retain(|tagged| tagged.message != UNKNOWN); // descriptors without bytes
+                Fill::Closed
             }
         }
     }
@@ -232,6 +248,7 @@ impl Inbox {
         self.cut();
         let mut sink = Sink {
             fds: &mut self.fds,
+            arrived: false,
             lost: false,
         };
         let any = !fds.is_empty();

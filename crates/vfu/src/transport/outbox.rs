@@ -8,7 +8,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use super::inbox::SMALL;
 use super::stream::Channel;
-use crate::error::Result;
+use crate::error::{Errno, Error, Result};
 use crate::sys::memory::{out_of_memory, try_zeroed};
 use crate::sys::socket::{From, Sent};
 use crate::wire::{ERROR, HEADER, Header, NO_REPLY, TYPE_REPLY};
@@ -25,6 +25,16 @@ pub(crate) enum Progress {
     Waits,
     /// The client is gone.
     Closed,
+    /// The system's error. Nothing waits.
+    Failed(Errno),
+}
+
+impl Progress {
+    /// The error of a send that failed.
+    #[cold]
+    pub(crate) const fn failed(errno: Errno) -> Error {
+        Error::System { call: "sendmsg", errno }
+    }
 }
 
 /// One reply.
@@ -67,8 +77,7 @@ impl Outbox {
     pub(crate) fn begin(&mut self) {
         self.payload = 0;
         self.keep = false;
-        self.fds.clear();
-        self.owned = None;
+        self.forget_fds();
     }
 
     /// Gives the reply `length` zeroed bytes of payload.
@@ -114,10 +123,10 @@ impl Outbox {
         request: &Header,
         error: Option<i32>,
         wait: bool,
-    ) -> Result<Progress> {
+    ) -> Progress {
         if request.flags & NO_REPLY != 0 {
             self.begin();
-            return Ok(Progress::Sent);
+            return Progress::Sent;
         }
         if error.is_some() {
             self.fds.clear();
@@ -127,8 +136,8 @@ impl Outbox {
             }
         }
         let size = HEADER + self.payload;
-        if self.buffer.len() < size {
-            self.resize(size)?;
+        if self.buffer.len() < size && self.resize(size).is_err() {
+            return Progress::Failed(Errno::ENOMEM);
         }
         let header = Header {
             id: request.id,
@@ -144,18 +153,36 @@ impl Outbox {
         if let Some(place) = self.buffer.first_chunk_mut::<HEADER>() {
             *place = header.encode();
         }
-        self.length = size;
-        self.sent = 0;
-        let progress = self.flush(channel, wait);
-        if progress.is_err() {
-            self.length = 0;
+        let message = self.buffer.get(..size).unwrap_or_default();
+        match channel.send(&[From::slice(message)], &self.fds, wait) {
+            Sent::Bytes(count) if count == size => {
+                self.forget_fds();
+                Progress::Sent
+            }
+            Sent::Bytes(count) => self.send_rest(channel, size, count, wait),
+            Sent::Nothing => self.send_rest(channel, size, 0, wait),
+            Sent::Closed => Progress::Closed,
+            Sent::Failed(errno) => Progress::Failed(errno),
         }
-        progress
+    }
+
+    #[cold]
+    fn send_rest(&mut self, channel: Channel<'_>, size: usize, sent: usize, wait: bool) -> Progress {
+        self.length = size;
+        self.sent = sent;
+        if wait || sent > 0 { self.flush(channel, wait) } else { Progress::Waits }
+    }
+
+    #[inline]
+    fn forget_fds(&mut self) {
+        if !self.fds.is_empty() {
+            self.fds.clear();
+            self.owned = None;
+        }
     }
 
     /// Sends what waits.
-    #[inline]
-    pub(crate) fn flush(&mut self, channel: Channel<'_>, wait: bool) -> Result<Progress> {
+    pub(crate) fn flush(&mut self, channel: Channel<'_>, wait: bool) -> Progress {
         while self.sent < self.length {
             let rest = self.buffer.get(self.sent..self.length).unwrap_or_default();
             let fds = if self.sent == 0 {
@@ -163,21 +190,22 @@ impl Outbox {
             } else {
                 &[]
             };
-            match channel.send(&[From::slice(rest)], fds, wait)? {
+            match channel.send(&[From::slice(rest)], fds, wait) {
                 Sent::Bytes(count) => self.sent += count,
-                Sent::Nothing => return Ok(Progress::Waits),
+                Sent::Nothing => return Progress::Waits,
                 Sent::Closed => {
                     self.length = 0;
-                    return Ok(Progress::Closed);
+                    return Progress::Closed;
+                }
+                Sent::Failed(errno) => {
+                    self.length = 0;
+                    return Progress::Failed(errno);
                 }
             }
         }
         self.length = 0;
-        if !self.fds.is_empty() {
-            self.fds.clear();
-            self.owned = None;
-        }
-        Ok(Progress::Sent)
+        self.forget_fds();
+        Progress::Sent
     }
 
     /// Whether part of a reply waits.

@@ -2,7 +2,6 @@
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
-use crate::error::Result;
 use crate::region::SharedFd;
 use crate::sys::socket::{self, FdSink, From, How, Into, Received, Sent};
 
@@ -35,13 +34,13 @@ impl Channel<'_> {
         buffers: &mut [Into<'_>],
         fds: &mut dyn FdSink,
         how: How,
-    ) -> Result<Received> {
+    ) -> Received {
         match self {
             Self::Socket(fd) => socket::receive(*fd, buffers, fds, how),
             Self::Pipe(ends) => {
                 let input = ends.input.as_fd();
                 if !how.wait && !socket::is_ready(input, false) {
-                    return Ok(Received::Nothing);
+                    return Received::Nothing;
                 }
                 socket::read(input, buffers, how.interrupt)
             }
@@ -49,13 +48,13 @@ impl Channel<'_> {
     }
 
     #[inline]
-    pub(crate) fn send(&self, buffers: &[From<'_>], fds: &[RawFd], wait: bool) -> Result<Sent> {
+    pub(crate) fn send(&self, buffers: &[From<'_>], fds: &[RawFd], wait: bool) -> Sent {
         match self {
             Self::Socket(fd) => socket::send(*fd, buffers, fds, wait),
             Self::Pipe(ends) => {
                 let output = ends.output.as_fd();
                 if !wait && !socket::is_ready(output, true) {
-                    return Ok(Sent::Nothing);
+                    return Sent::Nothing;
                 }
                 socket::write(output, buffers)
             }

@@ -128,8 +128,6 @@ pub(crate) enum Request<'a> {
         index: u32,
     },
     SetIrqs(SetIrqs<'a>),
-    RegionRead(RegionAccess),
-    RegionWrite(RegionAccess, &'a mut [u8]),
     RegionWriteMulti(&'a mut [u8]),
     DeviceReset,
     Feature(Feature<'a>),
@@ -145,24 +143,8 @@ pub(crate) enum Request<'a> {
 }
 
 impl<'a> Request<'a> {
-    /// Reads the payload of a request.
-    #[inline]
+    /// Reads the payload of a request, other than [`region_access`] and [`region_write`].
     pub(crate) fn parse(command: Command, payload: &'a mut [u8]) -> Result<Self> {
-        match command {
-            Command::RegionRead => region_access(command, payload).map(Self::RegionRead),
-            Command::RegionWrite => {
-                let access = region_access(command, payload)?;
-                let data = payload.get_mut(REGION_ACCESS..).unwrap_or_default();
-                if data.len() != access.count as usize {
-                    return Err(field(command, "count", access.count.into()));
-                }
-                Ok(Self::RegionWrite(access, data))
-            }
-            _ => Self::parse_rare(command, payload),
-        }
-    }
-
-    fn parse_rare(command: Command, payload: &'a mut [u8]) -> Result<Self> {
         match command {
             Command::DmaMap => dma_map(payload),
             Command::DmaUnmap => dma_unmap(payload),
@@ -396,8 +378,9 @@ fn set_irqs(payload: &[u8]) -> Result<Request<'_>> {
     }))
 }
 
+/// Reads REGION_READ, and the first part of REGION_WRITE.
 #[inline]
-fn region_access(command: Command, payload: &[u8]) -> Result<RegionAccess> {
+pub(crate) fn region_access(command: Command, payload: &[u8]) -> Result<RegionAccess> {
     at_least(
         command,
         "payload",
@@ -411,6 +394,17 @@ fn region_access(command: Command, payload: &[u8]) -> Result<RegionAccess> {
     };
     at_most(command, "count", access.count.into(), MAX_DATA as u64)?;
     Ok(access)
+}
+
+/// Reads REGION_WRITE: where, and what.
+#[inline]
+pub(crate) fn region_write(payload: &mut [u8]) -> Result<(RegionAccess, &mut [u8])> {
+    let access = region_access(Command::RegionWrite, payload)?;
+    let data = payload.get_mut(REGION_ACCESS..).unwrap_or_default();
+    if data.len() != access.count as usize {
+        return Err(field(Command::RegionWrite, "count", access.count.into()));
+    }
+    Ok((access, data))
 }
 
 fn region_write_multi(payload: &mut [u8]) -> Result<Request<'_>> {
@@ -468,6 +462,7 @@ mod tests {
             };
             for length in 0..64 {
                 for fill in [0, 1, 2, 4, 16, 40, 0xff] {
+                    let _ = region_write(&mut vec![fill; length]);
                     let _ = Request::parse(command, &mut vec![fill; length]);
                 }
             }
