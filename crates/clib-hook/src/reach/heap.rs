@@ -64,6 +64,11 @@ pub(super) fn chunk_room(size: usize) -> usize {
     (size + 8).next_multiple_of(16).max(SMALLEST) - 8
 }
 
+/// Where the chunk after a block begins: inside the block's own last word, if that is used. The C library's lists of free chunks point there.
+pub(super) fn next_chunk(start: usize, size: usize) -> usize {
+    start + chunk_room(size) - 8
+}
+
 /// Walks over chunks; says whether they lead exactly to `end`.
 fn walk(start: usize, end: usize, key: usize, found: &mut impl FnMut(usize, usize)) -> bool {
     // The first chunk's user part is aligned to 16.

@@ -83,6 +83,8 @@ struct Search {
     not_high: usize,
     /// Where memory is copied to for a look: a mapping of our own, which is not scanned.
     piece: Array<u8>,
+    /// The C library's own variables.
+    allocator: Vec<(usize, usize)>,
 }
 
 /// For each of `held` (memory and mappings; a descriptor counts as reachable), how it can be reached now.
@@ -116,6 +118,7 @@ fn search(held: &[Held], roots: &Roots, registers: &[usize; 6]) -> Result<Vec<Re
         roots::Holes::of_free_memory(ledger::count() + held.len() + roots.exclude.len() + 4096)?;
     let mut search = Search::new(ledger::extents())?;
     let areas = objects::areas()?;
+    search.allocator = roots::allocator_ranges(&areas);
     for (start, end) in roots::ranges(
         &areas,
         &search,
@@ -176,6 +179,7 @@ impl Search {
             not_low,
             not_high,
             piece,
+            allocator: Vec::new(),
         })
     }
 
@@ -189,6 +193,12 @@ impl Search {
             .partition_point(|block| block.start() <= address)
             .checked_sub(1)?;
         (address < self.blocks[at].end()).then_some(at)
+    }
+
+    /// Whether a word points to the chunk after a block, which begins inside it.
+    fn is_next_chunk(&self, word: usize) -> bool {
+        self.at(word)
+            .is_some_and(|block| heap::next_chunk(block.start(), block.size) == word)
     }
 
     fn at(&self, address: usize) -> Option<&Block> {
@@ -211,9 +221,14 @@ impl Search {
         while at + 8 <= end {
             let wanted = (end - at).min(PIECE) & !7;
             let read = sys::read_memory(at, &mut piece[..wanted]) & !7;
+            let of_allocator = self
+                .allocator
+                .iter()
+                .any(|(from, to)| (*from..*to).contains(&at));
             for word in piece[..read].chunks_exact(8) {
-                if let Ok(word) = word.try_into() {
-                    self.reach(usize::from_ne_bytes(word), mark);
+                let word = word.try_into().map_or(0, usize::from_ne_bytes);
+                if !(of_allocator && self.is_next_chunk(word)) {
+                    self.reach(word, mark);
                 }
             }
             // Past an unreadable page.

@@ -53,6 +53,19 @@ pub(super) fn ranges(
     holes.subtract_from(&wanted)
 }
 
+/// The C library's own variables, in which its allocator keeps pointers to chunks.
+pub(super) fn allocator_ranges(areas: &[Area]) -> Vec<(usize, usize)> {
+    let is_libc = |area: &&Area| {
+        let name = area.name.rsplit('/').next().unwrap_or_default();
+        is_live(area) && (name.starts_with("libc.so") || name.starts_with("libc-2."))
+    };
+    areas
+        .iter()
+        .filter(is_libc)
+        .map(|area| (area.start, area.end))
+        .collect()
+}
+
 /// What is not to be scanned.
 pub(super) struct Holes {
     all: Array<(usize, usize)>,
@@ -164,7 +177,8 @@ fn dead_stacks(areas: &[Area], piece: &mut [u8], mut found: impl FnMut(usize, us
                 .step_by(STEP)
                 .find(is_descriptor)
             {
-                if word(at + TID) & 0xffff_ffff == 0 {
+                // 0 when the thread has just ended, -1 once its stack is kept for another.
+                if matches!(word(at + TID) & 0xffff_ffff, 0 | 0xffff_ffff) {
                     found(area.start, start + at);
                 }
                 break;
