@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import resource
 
 import pytest
 
@@ -240,6 +241,26 @@ def test_failed_negotiations_leave_no_descriptor(realized):
     for _ in range(5):
         refuse(realized, b"").close()
     assert len(open_fds()) == before
+
+
+def test_no_descriptor_left_for_the_client(realized):
+    sock = open_client(realized)
+    send(sock, VFIO_USER_VERSION, version_payload())
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(open_fds())
+    fillers = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1, limits[1]))
+    try:
+        while True:
+            fillers.append(os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC))
+    except OSError:
+        fails(errno.EMFILE, lib.vfu_attach_ctx, realized)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for fd in fillers:
+            os.close(fd)
+    ok(lib.vfu_attach_ctx, realized)
+    receive(sock, VFIO_USER_VERSION)
 
 
 def test_twin_socket_comes_with_the_reply(realized):

@@ -170,6 +170,34 @@ def test_device_that_takes_no_regions(ctx):
     dma_map(ctx, sock, ADDR, PAGE_SIZE, expect=errno.EINVAL)
 
 
+@pytest.mark.defect("D33")
+@pytest.mark.parametrize("max_regions", [1 << 32, (1 << 63) + 1])
+def test_device_that_takes_any_number_of_regions(ctx, max_regions):
+    setup_dma(ctx, max_regions)
+    sock = serve(ctx)
+    for i in range(3):
+        dma_map(ctx, sock, i << 20, PAGE_SIZE)
+
+
+@pytest.mark.defect("D34")
+def test_dma_support_set_up_twice(new_ctx, fds):
+    """Refused, or the regions of before are released with the rest."""
+    ctx = new_ctx()
+    first = setup_dma(ctx)
+    sock = serve(ctx)
+    before = len(open_fds())
+    fd = fds.memfd(PAGE_SIZE)
+    flags = RW | FILE_IO
+    dma_map(ctx, sock, ADDR, PAGE_SIZE, fd, flags=flags)
+    calls = ctx.keep(dma_calls())
+    args = (64, calls.register.c, calls.unregister.c)
+    if lib.vfu_setup_device_dma(ctx, *args) == 0:
+        assert not is_mapped(ctx, ADDR) or first.unregister.count == 0
+    ctx.destroy()
+    fds.close(fd)
+    assert len(open_fds()) == before - 2
+
+
 @pytest.mark.parametrize(
     ("addr", "size"),
     [

@@ -3,6 +3,7 @@
 import errno
 import os
 import random
+import resource
 import signal
 import socket
 import struct
@@ -64,6 +65,57 @@ def test_descriptors_with_a_broken_header(device, fds, length, count):
         run_to_the_end(device)
     assert len(open_fds()) == before
     still_serves(device)
+
+
+@pytest.fixture
+def few_descriptors():
+    """Room for so many more descriptors, until the test is over."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    def limit(more):
+        highest = max(open_fds()) + 1
+        resource.setrlimit(resource.RLIMIT_NOFILE, (highest + more, limits[1]))
+        filled = []
+        while True:  # no free number below either
+            fd = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+            if fd >= highest:
+                os.close(fd)
+                return filled
+            filled.append(fd)
+
+    yield limit
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+@pytest.mark.parametrize("room", [1, 3, 9])
+@pytest.mark.defect("D9")
+def test_more_descriptors_than_there_is_room_for(device, fds, few_descriptors, room):
+    """The kernel cuts them off: those that came are closed, the next client served."""
+    event = fds.eventfd()
+    before = len(open_fds())
+    sock = connect_client(device)
+    send(sock, VFIO_USER_DEVICE_GET_INFO, INFO, [event] * 10)
+    for fd in few_descriptors(room):
+        fds.add(fd)
+    before += len(fds._open) - 1
+    lib.vfu_run_ctx(device)
+    hang_up(sock)
+    for _ in range(5):
+        lib.vfu_run_ctx(device)
+    assert len(open_fds_quietly()) == before
+
+
+def open_fds_quietly():
+    """As open_fds, without a descriptor of its own to spare."""
+    return [fd for fd in range(4096) if is_open(fd)]
+
+
+def is_open(fd):
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
 
 
 def test_descriptors_with_a_body_that_never_comes(device, fds):

@@ -335,6 +335,15 @@ def test_pm_writes_that_are_refused(pci, pm, offset, size, number):
     assert cfg_read(pci, pm, 0x42, 6) == bytes(6)
 
 
+@pytest.mark.defect("D78")
+def test_pm_status_is_cleared_by_writing_a_one(pci, pm):
+    get_config_space(pci)[0x45] = 0x80
+    cfg_write(pci, pm, 0x44, 0x0000, 2)
+    assert cfg_read_int(pci, pm, 0x44, 2) & 0x8000
+    cfg_write(pci, pm, 0x44, 0x8000, 2)
+    assert cfg_read_int(pci, pm, 0x44, 2) & 0x8000 == 0
+
+
 # MSI
 
 MSI_64 = 0x80
@@ -380,6 +389,22 @@ def test_msi_pending_bits_are_the_devices(pci, msi):
     get_config_space(pci)[0x54] = 5
     cfg_write(pci, msi, 0x54, bytes(4))
     assert cfg_read_int(pci, msi, 0x54, 4) == 5
+
+
+@pytest.mark.defect("D75")
+def test_msi_with_32_bit_addresses_has_its_mask_elsewhere(pci):
+    """Mask and pending bits come 4 bytes earlier, and pending bits are read-only."""
+    control = (MSI_MASK | 3 << 1).to_bytes(2, "little")
+    add(pci, bytes([PCI_CAP_ID_MSI, 0]) + control + bytes(20))
+    sock = serve(pci)
+    cfg_write(pci, sock, 0x44, 0xFEE00000, 4)
+    cfg_write(pci, sock, 0x48, 0x4041, 2)
+    cfg_write(pci, sock, 0x4C, 0x03, 4)
+    assert cfg_read_int(pci, sock, 0x48, 2) == 0x4041
+    assert cfg_read_int(pci, sock, 0x4C, 4) == 0x03
+    get_config_space(pci)[0x50] = 5
+    cfg_write(pci, sock, 0x50, bytes(4))
+    assert cfg_read_int(pci, sock, 0x50, 4) == 5
 
 
 @pytest.mark.defect("D13")
