@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ._abi_library import CField, CRecord, Library
-    from ._abi_suite import DeclaredField, DeclaredRecord
+    from ._abi_suite import Declared, DeclaredField, DeclaredRecord
 
 MAX_LEAVES = 4096
 
@@ -134,7 +134,8 @@ def by_place(
         same = [one for one in over if (one.bit, one.width) == (field.bit, field.width)]
         if same:
             found = None
-            if len(same) == 1 and same[0].whole and not field.is_bit_field:
+            alike = len(same) == 1 and same[0].whole and not field.is_bit_field
+            if alike and not is_bytes(field.type):
                 found = types.compare(field.type, same[0].field.type, Role.FIELD)
             if found is not None and found[0] is Severity.ERROR:
                 text = f"named {same[0].field.name} in the library; {found[1]}"
@@ -155,6 +156,11 @@ def by_place(
             )
             yield Problem(Severity.ERROR, field.name, text)
             break
+
+
+def is_bytes(of: Declared) -> bool:
+    """Raw bytes, which may stand for anything of their size."""
+    return of.kind == "array" and of.to is not None and of.to.size == 1
 
 
 def tiled(suite: DeclaredRecord, leaf: Leaf) -> bool:

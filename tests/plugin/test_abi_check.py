@@ -158,6 +158,8 @@ LEFT_ALONE = {
     "fields split and joined": "class record_t(Structure):\n    _fields_ = ["
     "('name', c_void_p), ('w_low', c_uint32), ('w_high', c_uint32),"
     "('raw', c_byte * 24), ('history', c_uint32 * 3)]\n",
+    "bytes for a pointer of another name": "class hooks(Structure):\n    _fields_ = ["
+    "('visit', c_void_p), ('_raw', c_byte * 8)]\n",
     "fields of other names": "class sample(Structure):\n    _fields_ = ["
     "('id', c_uint32), ('when', c_uint64), ('how_loud', c_int16), ('state', c_uint32)]\n",
     "explicit padding": "class sample(Structure):\n    _pack_ = 1\n    _fields_ = ["

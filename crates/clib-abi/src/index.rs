@@ -127,6 +127,7 @@ struct Facts {
     external: bool,
     has_signature: bool,
     low_pc: Option<Value>,
+    ranges: Option<Value>,
     identity: [u64; 4],
 }
 
@@ -239,6 +240,7 @@ impl<'a> Builder<'a> {
                 }
                 dw::DW_AT_signature => facts.has_signature = true,
                 dw::DW_AT_low_pc => facts.low_pc = Some(attribute.value()),
+                dw::DW_AT_ranges => facts.ranges = Some(attribute.value()),
                 dw::DW_AT_byte_size => facts.identity[0] = attribute.udata_value().unwrap_or(0),
                 dw::DW_AT_decl_line => facts.identity[1] = attribute.udata_value().unwrap_or(0),
                 dw::DW_AT_decl_column => facts.identity[2] = attribute.udata_value().unwrap_or(0),
@@ -274,16 +276,7 @@ impl<'a> Builder<'a> {
     }
 
     fn add_function(&mut self, units: &Units, die: DieId, scope: u32, facts: &Facts) {
-        let address = facts.low_pc.as_ref().and_then(|value| {
-            let member = units.member(die.unit)?;
-            units
-                .dwarf(member)?
-                .attr_address(&member.unit, value.clone())
-                .ok()?
-        });
-        if let Some(address) =
-            address.filter(|address| *address != 0 && self.starts.contains(address))
-        {
+        for address in self.starts_of(units, die, facts) {
             self.index.addresses.entry(address).or_insert(die);
         }
         if !facts.external && !facts.declaration {
@@ -314,6 +307,36 @@ impl<'a> Builder<'a> {
                     scope,
                 });
         }
+    }
+
+    /// The exported addresses at which a function begins; one whose cold part lies elsewhere has several ranges.
+    fn starts_of(&self, units: &Units, die: DieId, facts: &Facts) -> Vec<u64> {
+        let mut starts = Vec::new();
+        let Some(member) = units.member(die.unit) else {
+            return starts;
+        };
+        let Some(dwarf) = units.dwarf(member) else {
+            return starts;
+        };
+        if let Some(value) = &facts.low_pc {
+            starts.extend(
+                dwarf
+                    .attr_address(&member.unit, value.clone())
+                    .ok()
+                    .flatten(),
+            );
+        } else if let Some(value) = &facts.ranges
+            && let Ok(Some(mut ranges)) = dwarf.attr_ranges(&member.unit, value.clone())
+        {
+            // Compilers write two or three; a list without an end is not read to it.
+            while starts.len() < 16
+                && let Ok(Some(range)) = ranges.next()
+            {
+                starts.push(range.begin);
+            }
+        }
+        starts.retain(|address| *address != 0 && self.starts.contains(address));
+        starts
     }
 
     fn name(&self, units: &Units, die: DieId, value: Option<&Value>) -> Option<Bytes> {

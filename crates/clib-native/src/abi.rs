@@ -108,7 +108,10 @@ impl Declarations {
     }
 
     fn record<'py>(&self, py: Python<'py>, ident: u64) -> PyResult<Bound<'py, PyDict>> {
-        let found = self.library.record(DeclId::from_raw(ident)).map_err(to_py)?;
+        let found = self
+            .library
+            .record(DeclId::from_raw(ident))
+            .map_err(to_py)?;
         record(py, &found)
     }
 
