@@ -80,9 +80,10 @@ fn with_value(inverted: usize) -> Roots {
     }
 }
 
-#[inline(never)]
 fn boxed(inverted: usize) -> Box<usize> {
-    Box::new(!inverted)
+    std::thread::spawn(move || Box::new(!inverted))
+        .join()
+        .expect("no panic")
 }
 
 /// Two arguments, passed in two registers.

@@ -47,15 +47,24 @@ pub(super) fn free_chunks(mut found: impl FnMut(usize, usize)) {
         };
         if name == b"[heap]" {
             walk(start, end, key, &mut found);
-        } else if name.is_empty() && start.is_multiple_of(ARENA) {
-            // Where the chunks begin depends on the version: it is where a walk leads exactly to the end.
-            let first = (start + 0x20..start + ARENA_HEAD)
-                .step_by(16)
-                .find(|first| walk(*first, end, key, &mut |_, _| {}));
-            if let Some(first) = first {
-                walk(first, end, key, &mut found);
+        } else if name.is_empty() {
+            // Other memory may go before, in the same area.
+            let mut arena = start.next_multiple_of(ARENA);
+            while arena + ARENA_HEAD < end {
+                arena_chunks(arena, end.min(arena + ARENA), key, &mut found);
+                arena += ARENA;
             }
         }
+    }
+}
+
+/// Free chunks of a thread's heap. Where its chunks begin depends on the version: it is where a walk leads exactly to the end.
+fn arena_chunks(arena: usize, end: usize, key: usize, found: &mut impl FnMut(usize, usize)) {
+    let mut firsts = (arena + 0x20..arena + ARENA_HEAD).step_by(16);
+    if let Some(first) = firsts.find(|first| walk(*first, end, key, &mut |_, _| {})) {
+        // What goes before describes the heap: it points to chunks, not for their owners.
+        found(arena, first);
+        walk(first, end, key, found);
     }
 }
 

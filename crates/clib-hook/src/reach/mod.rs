@@ -42,6 +42,9 @@ pub struct Roots {
     pub buffers: Vec<(usize, usize)>,
     /// Memory not to be scanned, as (address, bytes): an interpreter's own heap, whose live objects the caller walked.
     pub exclude: Vec<(usize, usize)>,
+    /// The values and buffers are all the roots there are: a cheap look, whose `Reachable` is right, and whose `Lost` only
+    /// means that these do not lead there.
+    pub only: bool,
 }
 
 /// A tracked block during the search. Its address is kept inverted, since the search itself runs on memory that it scans.
@@ -113,6 +116,37 @@ pub fn reachability(held: &[Held], roots: &Roots) -> Result<Vec<Reach>, Error> {
 #[inline(never)]
 fn search(held: &[Held], roots: &Roots, registers: &[usize; 6]) -> Result<Vec<Reach>, Error> {
     session::with_state(|_| Ok(()))?;
+    let mut search = if roots.only {
+        Search::new(ledger::extents())?
+    } else {
+        scan_memory(held, roots, registers)?
+    };
+    for (start, size) in &roots.buffers {
+        search.scan(*start, start.saturating_add(*size), Mark::Reachable);
+    }
+    for word in &roots.values {
+        search.reach(*word, Mark::Reachable);
+    }
+    search.follow(Mark::Reachable);
+    if !roots.only {
+        search.find_indirect();
+    }
+    Ok(held
+        .iter()
+        .map(|held| match (held.kind, search.at(held.key)) {
+            (Kind::Descriptor, _) | (_, None) => Reach::Reachable,
+            (_, Some(block)) => match block.mark {
+                Mark::None => Reach::Lost,
+                Mark::Reachable => Reach::Reachable,
+                Mark::Behind => Reach::IndirectlyLost,
+            },
+        })
+        .collect())
+}
+
+/// A search that has been through all live memory and registers.
+#[inline(never)]
+fn scan_memory(held: &[Held], roots: &Roots, registers: &[usize; 6]) -> Result<Search, Error> {
     // First of all, since whatever is allocated from here on may lie in memory that was free.
     let holes =
         roots::Holes::of_free_memory(ledger::count() + held.len() + roots.exclude.len() + 4096)?;
@@ -131,30 +165,10 @@ fn search(held: &[Held], roots: &Roots, registers: &[usize; 6]) -> Result<Vec<Re
     {
         search.scan(*start, *end, Mark::Reachable);
     }
-    for (start, size) in &roots.buffers {
-        search.scan(*start, start.saturating_add(*size), Mark::Reachable);
-    }
-    for word in roots
-        .values
-        .iter()
-        .copied()
-        .chain(roots::thread_registers())
-    {
+    for word in roots::thread_registers() {
         search.reach(word, Mark::Reachable);
     }
-    search.follow(Mark::Reachable);
-    search.find_indirect();
-    Ok(held
-        .iter()
-        .map(|held| match (held.kind, search.at(held.key)) {
-            (Kind::Descriptor, _) | (_, None) => Reach::Reachable,
-            (_, Some(block)) => match block.mark {
-                Mark::None => Reach::Lost,
-                Mark::Reachable => Reach::Reachable,
-                Mark::Behind => Reach::IndirectlyLost,
-            },
-        })
-        .collect())
+    Ok(search)
 }
 
 impl Search {
@@ -192,7 +206,10 @@ impl Search {
             .blocks
             .partition_point(|block| block.start() <= address)
             .checked_sub(1)?;
-        (address < self.blocks[at].end()).then_some(at)
+        let block = &self.blocks[at];
+        // The C library's own lists lead to the start of the next chunk, which is 8 bytes before the end of this one.
+        let of_heap = heap::chunk_room(block.size) - 8;
+        (address < block.end() && address - block.start() != of_heap).then_some(at)
     }
 
     /// Whether a word points to the chunk after a block, which begins inside it.
