@@ -1,6 +1,6 @@
 //! The client's answers to DMA_READ and DMA_WRITE.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::connection::{Connection, Message};
 use super::{Error, Result};
@@ -73,6 +73,12 @@ pub struct DmaServer(Connection);
 impl DmaServer {
     pub(super) const fn new(connection: Connection) -> Self {
         Self(connection)
+    }
+
+    /// The socket itself.
+    #[must_use]
+    pub fn into_fd(self) -> OwnedFd {
+        self.0.into()
     }
 
     /// Waits for one command and answers it.
