@@ -8,7 +8,7 @@ mod rig;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use rig::{BAR, Rig, access, fields, memfd, write};
+use rig::{BAR, Rig, access, fields, memfd, write as put};
 use vfu::Mode;
 use vfu::wire::Command;
 
@@ -169,11 +169,11 @@ fn small_requests_cost_two_system_calls_and_no_allocation() {
     let mut device = Quiet;
     for (command, payload) in [
         (Command::RegionRead, access(BAR, 0, 4)),
-        (Command::RegionWrite, write(BAR, 0, &[1; 4])),
+        (Command::RegionWrite, put(BAR, 0, &[1; 4])),
         (Command::RegionRead, access(BAR, 0, 4096)),
-        (Command::RegionWrite, write(BAR, 0, &[1; 4000])),
+        (Command::RegionWrite, put(BAR, 0, &[1; 4000])),
         (Command::RegionRead, access(7, 0, 4)),
-        (Command::RegionWrite, write(7, 4, &[2, 0])),
+        (Command::RegionWrite, put(7, 4, &[2, 0])),
         (Command::DeviceGetInfo, fields(&[16, 0])),
         (Command::DeviceGetIrqInfo, fields(&[16, 2])),
         (Command::RegionRead, access(BAR, u64::MAX, 4)), // also when it fails
@@ -220,7 +220,7 @@ fn a_large_request_costs_its_buffer_once() {
     rig.ctx.set_log(None, vfu::Level::Error);
     let mut client = rig.connect();
     for round in 0..3 {
-        let payload = write(BAR, 0, &[1; 100_000]);
+        let payload = put(BAR, 0, &[1; 100_000]);
         let ticket = client.send(Command::RegionWrite, &payload, &[]).unwrap();
         rig.device.events.reserve(1);
         let (_, allocations) = cost(|| assert_eq!(rig.run().unwrap().requests, 1));
