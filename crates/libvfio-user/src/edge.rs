@@ -2,7 +2,7 @@
 //!
 //! 1. An entry point passes a closure that returns `Result`; [`entry`] (or [`entry_any_thread`]) turns it into the
 //!    return value and errno, and nothing touches errno after that. A success leaves errno as it was on entry, unless
-//!    the entry point says otherwise with [`Done::errno`].
+//!    the entry point says otherwise with [`Done::with_errno`].
 //! 2. A NULL context is EINVAL. A panic, which would be a bug here, is caught, logged and becomes ENOTRECOVERABLE,
 //!    as does every later call on that context: nothing unwinds into C, nothing aborts.
 //! 3. No reference but a shared one reaches the closure, so that callbacks may enter again. Entry points that
@@ -101,7 +101,7 @@ impl fmt::Display for Failure {
     }
 }
 
-/// A success: the value to return, and the errno to leave behind, if not that of the caller.
+/// How an entry point ended: the value to return, and the errno to leave behind, if not that of the caller.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Done<T> {
     value: T,
@@ -110,6 +110,7 @@ pub(crate) struct Done<T> {
 
 impl<T> Done<T> {
     /// Success with an errno of its own.
+    #[inline]
     pub(crate) const fn with_errno(value: T, errno: c_int) -> Self {
         Self {
             value,
@@ -118,7 +119,15 @@ impl<T> Done<T> {
     }
 }
 
+impl<T: Returned> Done<T> {
+    #[inline]
+    const fn failed(errno: c_int) -> Self {
+        Self::with_errno(T::FAILED, errno)
+    }
+}
+
 impl<T> From<T> for Done<T> {
+    #[inline]
     fn from(value: T) -> Self {
         Self { value, errno: None }
     }
@@ -171,14 +180,19 @@ pub(crate) unsafe fn entry<T: Returned, D: Into<Done<T>>>(
     let Some(live) = (unsafe { ctx.as_ref() }) else {
         return refused();
     };
-    guarded(live.shared(), name, || body(live))
+    let before = errno();
+    let done = guarded(live.shared(), name, || body(live));
+    set_errno(done.errno.unwrap_or(before));
+    done.value
 }
 
-/// Runs an entry point that any thread may call at any time.
+/// Runs an entry point that any thread may call at any time. These are called for every piece of I/O: they do not save
+/// errno, since nothing in them changes it when they succeed.
 ///
 /// # Safety
 ///
 /// `ctx` is NULL or a live context.
+#[inline]
 pub(crate) unsafe fn entry_any_thread<T: Returned, D: Into<Done<T>>>(
     ctx: *mut VfuCtx,
     name: &'static str,
@@ -188,62 +202,60 @@ pub(crate) unsafe fn entry_any_thread<T: Returned, D: Into<Done<T>>>(
     let Some(shared) = (unsafe { VfuCtx::shared_of(ctx) }) else {
         return refused();
     };
-    guarded(shared, name, || body(shared))
+    let done = guarded(shared, name, || body(shared));
+    if let Some(errno) = done.errno {
+        set_errno(errno);
+    }
+    done.value
 }
 
 /// Runs an entry point that has no context yet, hence no log.
 pub(crate) fn entry_without_ctx<T: Returned>(body: impl FnOnce() -> Result<T, Failure>) -> T {
     let before = errno();
-    let outcome = catch_unwind(AssertUnwindSafe(body));
-    finish(
-        before,
-        outcome
-            .unwrap_or(Err(Failure::Logged(BROKEN)))
-            .map(Done::from),
-    )
+    let outcome = catch_unwind(AssertUnwindSafe(body)).unwrap_or(Err(Failure::Logged(BROKEN)));
+    let done = outcome.map_or_else(|failure| Done::failed(failure.errno()), Done::from);
+    set_errno(done.errno.unwrap_or(before));
+    done.value
 }
 
 /// errno after a caught panic.
 const BROKEN: Errno = Errno::new(libc::ENOTRECOVERABLE);
 
+#[inline]
 fn guarded<T: Returned, D: Into<Done<T>>>(
     shared: &Shared,
     name: &'static str,
     body: impl FnOnce() -> Result<D, Failure>,
-) -> T {
-    let before = errno();
+) -> Done<T> {
     if shared.is_broken() {
-        return finish(before, Err(Failure::Logged(BROKEN)));
+        return Done::failed(BROKEN.get());
     }
-    let outcome = catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| {
+    let run = || match body() {
+        Ok(done) => done.into(),
+        Err(failure) => Done::failed(report(shared, name, &failure)),
+    };
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
         shared.mark_broken(name, panic_text(&*panic));
-        Err(Failure::Logged(BROKEN))
-    });
-    if let Err(failure) = &outcome
-        && let Some(level) = failure.level()
-    {
+        Done::failed(BROKEN.get())
+    })
+}
+
+/// Logs a failure, and returns its errno.
+#[cold]
+#[inline(never)]
+fn report(shared: &Shared, name: &str, failure: &Failure) -> c_int {
+    if let Some(level) = failure.level() {
         shared.log(level, format_args!("{name}: {failure}"));
     }
-    finish(before, outcome.map(D::into))
+    failure.errno()
 }
 
 /// No context: nowhere to log.
+#[cold]
+#[inline(never)]
 fn refused<T: Returned>() -> T {
-    finish(0, Err(Failure::Logged(Errno::EINVAL)))
-}
-
-/// The only place that turns an outcome into a return value. errno comes last.
-fn finish<T: Returned>(before: c_int, outcome: Result<Done<T>, Failure>) -> T {
-    match outcome {
-        Ok(done) => {
-            set_errno(done.errno.unwrap_or(before));
-            done.value
-        }
-        Err(failure) => {
-            set_errno(failure.errno());
-            T::FAILED
-        }
-    }
+    set_errno(libc::EINVAL);
+    T::FAILED
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
