@@ -3,6 +3,7 @@
 //! A device is a [`Device`]; a [`Context`] listens for one client at a time and serves it. The context does not own
 //! the device: [`Context::run`] takes both, and every callback gets the context back as `&Context`.
 
+pub mod builder;
 pub mod client;
 pub mod context;
 pub mod device;

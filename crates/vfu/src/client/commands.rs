@@ -35,7 +35,15 @@ impl<'a> DmaMapping<'a> {
     /// Memory that the device may read and write, and maps if there is a descriptor.
     #[must_use]
     pub const fn new(iova: u64, size: u64, fd: Option<BorrowedFd<'a>>) -> Self {
-        Self { iova, size, read: true, write: true, offset: 0, fd, file_io: false }
+        Self {
+            iova,
+            size,
+            read: true,
+            write: true,
+            offset: 0,
+            fd,
+            file_io: false,
+        }
     }
 }
 
@@ -170,11 +178,18 @@ fn length(bytes: usize) -> u32 {
 }
 
 fn expect(payload: &[u8], least: usize) -> Result<()> {
-    if payload.len() < least { Err(Error::Protocol("the reply is too short")) } else { Ok(()) }
+    if payload.len() < least {
+        Err(Error::Protocol("the reply is too short"))
+    } else {
+        Ok(())
+    }
 }
 
 fn access(region: u32, offset: u64, count: usize) -> Payload {
-    Payload::default().u64(offset).u32(region).u32(length(count))
+    Payload::default()
+        .u64(offset)
+        .u32(region)
+        .u32(length(count))
 }
 
 impl<M: Memory> Client<M> {
@@ -193,7 +208,12 @@ impl<M: Memory> Client<M> {
             Some(_) if mapping.file_io => FILE_IO,
             Some(_) => MMAP,
         };
-        let payload = Payload::default().u32(32).u32(flags).u64(mapping.offset).u64(mapping.iova).u64(mapping.size);
+        let payload = Payload::default()
+            .u32(32)
+            .u32(flags)
+            .u64(mapping.offset)
+            .u64(mapping.iova)
+            .u64(mapping.size);
         let fds: Vec<RawFd> = mapping.fd.iter().map(AsRawFd::as_raw_fd).collect();
         self.request(Command::DmaMap, &payload.0, &fds)?;
         Ok(())
@@ -226,7 +246,13 @@ impl<M: Memory> Client<M> {
     pub fn dma_unmap_dirty(&mut self, iova: u64, size: u64, page_size: u64) -> Result<Vec<u8>> {
         let bitmap = bitmap_bytes(size, page_size);
         let argsz = u32::try_from(40 + bitmap).unwrap_or(u32::MAX);
-        let payload = Payload::default().u32(argsz).u32(1).u64(iova).u64(size).u64(page_size).u64(bitmap);
+        let payload = Payload::default()
+            .u32(argsz)
+            .u32(1)
+            .u64(iova)
+            .u64(size)
+            .u64(page_size)
+            .u64(bitmap);
         let reply = self.request(Command::DmaUnmap, &payload.0, &[])?;
         expect(&reply.payload, 40)?;
         Ok(reply.payload.get(40..).unwrap_or_default().to_vec())
@@ -238,9 +264,15 @@ impl<M: Memory> Client<M> {
     /// The server's.
     pub fn device_info(&mut self) -> Result<DeviceInfo> {
         let payload = Payload::default().u32(16).u32(0).u32(0).u32(0);
-        let reply = self.request(Command::DeviceGetInfo, &payload.0, &[])?.payload;
+        let reply = self
+            .request(Command::DeviceGetInfo, &payload.0, &[])?
+            .payload;
         expect(&reply, 16)?;
-        Ok(DeviceInfo { flags: u32_at(&reply, 4), regions: u32_at(&reply, 8), irqs: u32_at(&reply, 12) })
+        Ok(DeviceInfo {
+            flags: u32_at(&reply, 4),
+            regions: u32_at(&reply, 8),
+            irqs: u32_at(&reply, 12),
+        })
     }
 
     /// DEVICE_GET_REGION_INFO, asked twice if the region has mappable areas.
@@ -250,7 +282,13 @@ impl<M: Memory> Client<M> {
     pub fn region_info(&mut self, index: u32) -> Result<RegionInfo> {
         let mut argsz = 32;
         for _ in 0..2 {
-            let payload = Payload::default().u32(argsz).u32(0).u32(index).u32(0).u64(0).u64(0);
+            let payload = Payload::default()
+                .u32(argsz)
+                .u32(0)
+                .u32(index)
+                .u32(0)
+                .u64(0)
+                .u64(0);
             let mut reply = self.request(Command::DeviceGetRegionInfo, &payload.0, &[])?;
             expect(&reply.payload, 32)?;
             let wanted = u32_at(&reply.payload, 0);
@@ -266,27 +304,42 @@ impl<M: Memory> Client<M> {
                 fd: reply.fds.pop(),
             });
         }
-        Err(Error::Protocol("the server wants ever more room for a region's information"))
+        Err(Error::Protocol(
+            "the server wants ever more room for a region's information",
+        ))
     }
 
     /// DEVICE_GET_REGION_IO_FDS, with room for `most` sub-regions.
     ///
     /// # Errors
     /// The server's.
-    pub fn region_io_fds(&mut self, index: u32, most: u32) -> Result<(Vec<SubRegion>, Vec<OwnedFd>)> {
-        let payload = Payload::default().u32(16 + 48 * most).u32(0).u32(index).u32(0);
+    pub fn region_io_fds(
+        &mut self,
+        index: u32,
+        most: u32,
+    ) -> Result<(Vec<SubRegion>, Vec<OwnedFd>)> {
+        let payload = Payload::default()
+            .u32(16 + 48 * most)
+            .u32(0)
+            .u32(index)
+            .u32(0);
         let reply = self.request(Command::DeviceGetRegionIoFds, &payload.0, &[])?;
         expect(&reply.payload, 16)?;
-        let entries = reply.payload.get(16..).unwrap_or_default().chunks_exact(48).map(|entry| SubRegion {
-            offset: u64_at(entry, 0),
-            size: u64_at(entry, 8),
-            fd_index: u32_at(entry, 16),
-            kind: u32_at(entry, 20),
-            flags: u32_at(entry, 24),
-            shadow_index: u32_at(entry, 28),
-            shadow_offset: u64_at(entry, 32),
-            datamatch: u64_at(entry, 40),
-        });
+        let entries = reply
+            .payload
+            .get(16..)
+            .unwrap_or_default()
+            .chunks_exact(48)
+            .map(|entry| SubRegion {
+                offset: u64_at(entry, 0),
+                size: u64_at(entry, 8),
+                fd_index: u32_at(entry, 16),
+                kind: u32_at(entry, 20),
+                flags: u32_at(entry, 24),
+                shadow_index: u32_at(entry, 28),
+                shadow_offset: u64_at(entry, 32),
+                datamatch: u64_at(entry, 40),
+            });
         Ok((entries.collect(), reply.fds))
     }
 
@@ -296,9 +349,14 @@ impl<M: Memory> Client<M> {
     /// The server's.
     pub fn irq_info(&mut self, index: u32) -> Result<IrqInfo> {
         let payload = Payload::default().u32(16).u32(0).u32(index).u32(0);
-        let reply = self.request(Command::DeviceGetIrqInfo, &payload.0, &[])?.payload;
+        let reply = self
+            .request(Command::DeviceGetIrqInfo, &payload.0, &[])?
+            .payload;
         expect(&reply, 16)?;
-        Ok(IrqInfo { flags: u32_at(&reply, 4), count: u32_at(&reply, 12) })
+        Ok(IrqInfo {
+            flags: u32_at(&reply, 4),
+            count: u32_at(&reply, 12),
+        })
     }
 
     /// DEVICE_SET_IRQS.
@@ -331,9 +389,17 @@ impl<M: Memory> Client<M> {
     /// # Errors
     /// The server's.
     pub fn region_read(&mut self, region: u32, offset: u64, data: &mut [u8]) -> Result<()> {
-        let reply = self.request(Command::RegionRead, &access(region, offset, data.len()).0, &[])?.payload;
+        let reply = self
+            .request(
+                Command::RegionRead,
+                &access(region, offset, data.len()).0,
+                &[],
+            )?
+            .payload;
         let Some(read) = reply.get(16..).filter(|read| read.len() == data.len()) else {
-            return Err(Error::Protocol("the reply has another length than asked for"));
+            return Err(Error::Protocol(
+                "the reply has another length than asked for",
+            ));
         };
         data.copy_from_slice(read);
         Ok(())
@@ -344,7 +410,11 @@ impl<M: Memory> Client<M> {
     /// # Errors
     /// The server's.
     pub fn region_write(&mut self, region: u32, offset: u64, data: &[u8]) -> Result<()> {
-        self.request(Command::RegionWrite, &access(region, offset, data.len()).bytes(data).0, &[])?;
+        self.request(
+            Command::RegionWrite,
+            &access(region, offset, data.len()).bytes(data).0,
+            &[],
+        )?;
         Ok(())
     }
 
@@ -353,7 +423,11 @@ impl<M: Memory> Client<M> {
     /// # Errors
     /// The socket's.
     pub fn region_write_posted(&mut self, region: u32, offset: u64, data: &[u8]) -> Result<()> {
-        self.post(Command::RegionWrite, &access(region, offset, data.len()).bytes(data).0, &[])
+        self.post(
+            Command::RegionWrite,
+            &access(region, offset, data.len()).bytes(data).0,
+            &[],
+        )
     }
 
     /// REGION_WRITE_MULTI; returns how many writes were done.
@@ -367,9 +441,15 @@ impl<M: Memory> Client<M> {
             data.get_mut(..write.data.len())
                 .ok_or(Error::Protocol("a write of several has more than 8 bytes"))?
                 .copy_from_slice(write.data);
-            payload = payload.u64(write.offset).u32(write.region).u32(length(write.data.len())).bytes(&data);
+            payload = payload
+                .u64(write.offset)
+                .u32(write.region)
+                .u32(length(write.data.len()))
+                .bytes(&data);
         }
-        let reply = self.request(Command::RegionWriteMulti, &payload.0, &[])?.payload;
+        let reply = self
+            .request(Command::RegionWriteMulti, &payload.0, &[])?
+            .payload;
         expect(&reply, 8)?;
         Ok(u64_at(&reply, 0))
     }
@@ -390,7 +470,9 @@ impl<M: Memory> Client<M> {
     pub fn feature(&mut self, flags: u32, data: &[u8], room: usize) -> Result<Vec<u8>> {
         let argsz = length(8 + data.len().max(room));
         let payload = Payload::default().u32(argsz).u32(flags).bytes(data);
-        let reply = self.request(Command::DeviceFeature, &payload.0, &[])?.payload;
+        let reply = self
+            .request(Command::DeviceFeature, &payload.0, &[])?
+            .payload;
         expect(&reply, 8)?;
         Ok(reply.get(8..).unwrap_or_default().to_vec())
     }
@@ -410,7 +492,11 @@ impl<M: Memory> Client<M> {
     /// # Errors
     /// The server's.
     pub fn set_migration_state(&mut self, state: MigrationState) -> Result<()> {
-        self.feature(SET | 2, &Payload::default().u32(state.to_wire()).u32(0).0, 0)?;
+        self.feature(
+            SET | 2,
+            &Payload::default().u32(state.to_wire()).u32(0).0,
+            0,
+        )?;
         Ok(())
     }
 
@@ -419,7 +505,10 @@ impl<M: Memory> Client<M> {
     /// # Errors
     /// The server's.
     pub fn start_logging(&mut self, page_size: u64, ranges: &[(u64, u64)]) -> Result<()> {
-        let mut payload = Payload::default().u64(page_size).u32(length(ranges.len())).u32(0);
+        let mut payload = Payload::default()
+            .u64(page_size)
+            .u32(length(ranges.len()))
+            .u32(0);
         for (iova, length) in ranges {
             payload = payload.u64(*iova).u64(*length);
         }
@@ -457,7 +546,9 @@ impl<M: Memory> Client<M> {
         let reply = self.request(Command::MigDataRead, &payload.0, &[])?.payload;
         expect(&reply, 8)?;
         let count = u32_at(&reply, 4) as usize;
-        let data = reply.get(8..8 + count).ok_or(Error::Protocol("less data than the reply announces"))?;
+        let data = reply
+            .get(8..8 + count)
+            .ok_or(Error::Protocol("less data than the reply announces"))?;
         Ok(data.to_vec())
     }
 
@@ -467,7 +558,10 @@ impl<M: Memory> Client<M> {
     /// The server's.
     pub fn migration_write(&mut self, data: &[u8]) -> Result<()> {
         let size = length(data.len());
-        let payload = Payload::default().u32(size.saturating_add(8)).u32(size).bytes(data);
+        let payload = Payload::default()
+            .u32(size.saturating_add(8))
+            .u32(size)
+            .bytes(data);
         self.request(Command::MigDataWrite, &payload.0, &[])?;
         Ok(())
     }
@@ -478,7 +572,9 @@ const SET: u32 = 1 << 17;
 
 /// Bytes of a bitmap, in whole words of 64 bits.
 fn bitmap_bytes(size: u64, page_size: u64) -> u64 {
-    size.div_ceil(page_size.max(1)).div_ceil(64).saturating_mul(8)
+    size.div_ceil(page_size.max(1))
+        .div_ceil(64)
+        .saturating_mul(8)
 }
 
 /// The mappable areas in a reply to DEVICE_GET_REGION_INFO.
@@ -498,7 +594,14 @@ fn sparse_areas(reply: &[u8]) -> Result<Vec<MmapArea>> {
         .unwrap_or_default()
         .chunks_exact(16)
         .take(count)
-        .map(|area| MmapArea { base: u64_at(area, 0), len: u64_at(area, 8) })
+        .map(|area| MmapArea {
+            base: u64_at(area, 0),
+            len: u64_at(area, 8),
+        })
         .collect();
-    if areas.len() == count { Ok(areas) } else { Err(Error::Protocol("less mappable areas than announced")) }
+    if areas.len() == count {
+        Ok(areas)
+    } else {
+        Err(Error::Protocol("less mappable areas than announced"))
+    }
 }

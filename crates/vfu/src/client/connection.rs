@@ -46,7 +46,13 @@ impl Connection {
     /// Over a connected socket.
     #[must_use]
     pub fn new(socket: OwnedFd) -> Self {
-        Self { socket, buffer: Vec::new(), start: 0, end: 0, fds: Vec::new() }
+        Self {
+            socket,
+            buffer: Vec::new(),
+            start: 0,
+            end: 0,
+            fds: Vec::new(),
+        }
     }
 
     /// Whether bytes wait here that polling the socket does not tell of.
@@ -75,9 +81,16 @@ impl Connection {
         let mut sent = 0;
         while sent < head.len() + tail.len() {
             let first = head.get(sent..).unwrap_or_default();
-            let second = tail.get(sent.saturating_sub(head.len())..).unwrap_or_default();
+            let second = tail
+                .get(sent.saturating_sub(head.len())..)
+                .unwrap_or_default();
             let fds = if sent == 0 { fds } else { &[] };
-            match socket::send(self.socket.as_fd(), &[Out::slice(first), Out::slice(second)], fds, true) {
+            match socket::send(
+                self.socket.as_fd(),
+                &[Out::slice(first), Out::slice(second)],
+                fds,
+                true,
+            ) {
                 Sent::Bytes(count) => sent += count,
                 Sent::Closed => return Err(Error::Closed),
                 Sent::Nothing => return Err(io::Error::from(io::ErrorKind::WouldBlock).into()),
@@ -98,12 +111,20 @@ impl Connection {
             return Err(Error::Protocol("the size of a message cannot be"));
         }
         self.fill(header.len())?;
-        let payload = self.waiting().get(HEADER..header.len()).unwrap_or_default().to_vec();
+        let payload = self
+            .waiting()
+            .get(HEADER..header.len())
+            .unwrap_or_default()
+            .to_vec();
         self.start += header.len();
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
         }
-        Ok(Message { header, payload, fds: core::mem::take(&mut self.fds) })
+        Ok(Message {
+            header,
+            payload,
+            fds: core::mem::take(&mut self.fds),
+        })
     }
 
     fn waiting(&self) -> &[u8] {
@@ -117,10 +138,19 @@ impl Connection {
         if self.buffer.len() < needed.max(BUFFER) {
             self.buffer.resize(needed.max(BUFFER), 0);
         }
-        let how = How { wait: true, all: false, interrupt: Interrupt::Retry };
+        let how = How {
+            wait: true,
+            all: false,
+            interrupt: Interrupt::Retry,
+        };
         while self.end < needed {
             let place = self.buffer.get_mut(self.end..).unwrap_or_default();
-            match socket::receive(self.socket.as_fd(), &mut [In::slice(place)], &mut Sink(&mut self.fds), how) {
+            match socket::receive(
+                self.socket.as_fd(),
+                &mut [In::slice(place)],
+                &mut Sink(&mut self.fds),
+                how,
+            ) {
                 Received::Bytes { count, .. } => self.end += count,
                 Received::Closed => return Err(Error::Closed),
                 Received::Nothing => return Err(io::Error::from(io::ErrorKind::WouldBlock).into()),
@@ -154,6 +184,9 @@ impl From<Connection> for OwnedFd {
 }
 
 /// Waits until at least one of `fds` is readable, or `patience` is over; says which are.
-pub(super) fn wait_readable(fds: &[BorrowedFd<'_>], patience: Option<Duration>) -> Result<Vec<bool>> {
+pub(super) fn wait_readable(
+    fds: &[BorrowedFd<'_>],
+    patience: Option<Duration>,
+) -> Result<Vec<bool>> {
     Ok(crate::sys::wait_readable(fds, patience).map_err(|error| system(error.errno()))?)
 }

@@ -5,7 +5,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use super::connection::{Connection, Message};
 use super::{Error, Result};
 use crate::error::Errno;
-use crate::wire::{Command, ERROR, HEADER, Header, MAX_DATA, TYPE_MASK, TYPE_COMMAND, TYPE_REPLY, u64_at};
+use crate::wire::{
+    Command, ERROR, HEADER, Header, MAX_DATA, TYPE_COMMAND, TYPE_MASK, TYPE_REPLY, u64_at,
+};
 
 /// Bytes of address and count.
 const ACCESS: usize = 16;
@@ -51,7 +53,9 @@ impl Memory for Vec<u8> {
     fn write(&mut self, addr: u64, data: &[u8]) -> Result<(), Errno> {
         let start = usize::try_from(addr).map_err(|_| Errno::EINVAL)?;
         let end = start.checked_add(data.len()).ok_or(Errno::EINVAL)?;
-        self.get_mut(start..end).ok_or(Errno::EINVAL)?.copy_from_slice(data);
+        self.get_mut(start..end)
+            .ok_or(Errno::EINVAL)?
+            .copy_from_slice(data);
         Ok(())
     }
 }
@@ -112,7 +116,11 @@ impl AsFd for DmaServer {
 }
 
 /// Answers one command of the server.
-pub(super) fn answer(connection: &mut Connection, memory: &mut impl Memory, message: &Message) -> Result<()> {
+pub(super) fn answer(
+    connection: &mut Connection,
+    memory: &mut impl Memory,
+    message: &Message,
+) -> Result<()> {
     let header = message.header;
     let command = Command::new(header.command);
     if header.flags & TYPE_MASK != TYPE_COMMAND || message.payload.len() < ACCESS {
@@ -136,7 +144,11 @@ pub(super) fn answer(connection: &mut Connection, memory: &mut impl Memory, mess
     }
     let header = Header {
         size: u32::try_from(HEADER + reply.len()).unwrap_or(u32::MAX), // at most MAX_DATA and what describes it
-        flags: if result.is_ok() { TYPE_REPLY } else { TYPE_REPLY | ERROR },
+        flags: if result.is_ok() {
+            TYPE_REPLY
+        } else {
+            TYPE_REPLY | ERROR
+        },
         error: result.err().map_or(0, Errno::get).cast_unsigned(),
         ..header
     };

@@ -86,7 +86,10 @@ impl Hello {
     /// With these members of `capabilities`.
     #[must_use]
     pub fn with(capabilities: &str) -> Self {
-        Self { minor: 2, text: Some(format!("{{\"capabilities\":{{{capabilities}}}}}")) }
+        Self {
+            minor: 2,
+            text: Some(format!("{{\"capabilities\":{{{capabilities}}}}}")),
+        }
     }
 
     /// As the default, and with a twin socket.
@@ -177,17 +180,29 @@ impl<M: Memory> Client<M> {
     /// # Errors
     /// As [`connect`](Client::connect).
     pub fn greet(&mut self) -> Result<()> {
-        let ticket = Ticket { id: 1, command: Command::Version as u16 };
+        let ticket = Ticket {
+            id: 1,
+            command: Command::Version as u16,
+        };
         let mut reply = self.receive(ticket)?;
         let Some(([a, b, c, d], text)) = reply.payload.split_first_chunk() else {
             return Err(Error::Protocol("the answer to VERSION is too short"));
         };
-        let text = text.strip_suffix(&[0]).ok_or(Error::Protocol("the answer to VERSION does not end in a NUL byte"))?;
-        let text = String::from_utf8(text.to_vec()).map_err(|_| Error::Protocol("the answer to VERSION is not UTF-8"))?;
-        let twin = text.contains("\"twin_socket\"").then(|| reply.fds.pop()).flatten();
+        let text = text.strip_suffix(&[0]).ok_or(Error::Protocol(
+            "the answer to VERSION does not end in a NUL byte",
+        ))?;
+        let text = String::from_utf8(text.to_vec())
+            .map_err(|_| Error::Protocol("the answer to VERSION is not UTF-8"))?;
+        let twin = text
+            .contains("\"twin_socket\"")
+            .then(|| reply.fds.pop())
+            .flatten();
         self.twin = twin.map(Connection::new);
-        self.greeting =
-            Greeting { major: u16::from_le_bytes([*a, *b]), minor: u16::from_le_bytes([*c, *d]), text };
+        self.greeting = Greeting {
+            major: u16::from_le_bytes([*a, *b]),
+            minor: u16::from_le_bytes([*c, *d]),
+            text,
+        };
         Ok(())
     }
 
@@ -224,17 +239,27 @@ impl<M: Memory> Client<M> {
         Ok(())
     }
 
-    fn send_flagged(&mut self, command: Command, payload: &[u8], fds: &[RawFd], flags: u32) -> Result<Ticket> {
+    fn send_flagged(
+        &mut self,
+        command: Command,
+        payload: &[u8],
+        fds: &[RawFd],
+        flags: u32,
+    ) -> Result<Ticket> {
         self.next_id = self.next_id.wrapping_add(1);
         let header = Header {
             id: self.next_id,
             command: command as u16,
-            size: u32::try_from(HEADER + payload.len()).map_err(|_| Error::Protocol("the request is too long"))?,
+            size: u32::try_from(HEADER + payload.len())
+                .map_err(|_| Error::Protocol("the request is too long"))?,
             flags,
             error: 0,
         };
         self.connection.send(&header, payload, fds)?;
-        Ok(Ticket { id: header.id, command: header.command })
+        Ok(Ticket {
+            id: header.id,
+            command: header.command,
+        })
     }
 
     /// Sends a message as it is, header and all; for tests.
@@ -250,7 +275,11 @@ impl<M: Memory> Client<M> {
     /// # Errors
     /// [`Error::Refused`] with the server's error number; the socket's; [`Error::Closed`].
     pub fn receive(&mut self, ticket: Ticket) -> Result<Message> {
-        let reply = match self.early.iter().position(|reply| reply.header.id == ticket.id) {
+        let reply = match self
+            .early
+            .iter()
+            .position(|reply| reply.header.id == ticket.id)
+        {
             Some(position) => self.early.remove(position),
             None => None,
         };

@@ -86,13 +86,18 @@ impl Context {
     pub fn listen(path: impl AsRef<Path>, mode: Mode) -> Result<Self> {
         let bytes = path.as_ref().as_os_str().as_bytes();
         if bytes.len() > crate::sys::socket::MAX_PATH {
-            return Err(Error::PathTooLong { length: bytes.len() });
+            return Err(Error::PathTooLong {
+                length: bytes.len(),
+            });
         }
         let mut text = Vec::new();
-        text.try_reserve_exact(bytes.len() + 1).map_err(crate::sys::memory::out_of_memory("a path", bytes.len() + 1))?;
+        text.try_reserve_exact(bytes.len() + 1)
+            .map_err(crate::sys::memory::out_of_memory("a path", bytes.len() + 1))?;
         text.extend_from_slice(bytes); // within the capacity reserved above, as is the NUL that CString adds
-        let path = CString::new(text)
-            .map_err(|_| Error::Argument { what: "a NUL byte in the socket path", value: 0 })?;
+        let path = CString::new(text).map_err(|_| Error::Argument {
+            what: "a NUL byte in the socket path",
+            value: 0,
+        })?;
         let parts = Parts::new()?;
         let link = Link::listen(&path, mode)?;
         Ok(Self::assemble(parts, link, mode, path))
@@ -104,7 +109,12 @@ impl Context {
     /// # Errors
     /// ENOMEM.
     pub fn pipe(input: SharedFd, output: SharedFd, mode: Mode) -> Result<Self> {
-        Ok(Self::assemble(Parts::new()?, Link::pipe(input, output), mode, CString::default()))
+        Ok(Self::assemble(
+            Parts::new()?,
+            Link::pipe(input, output),
+            mode,
+            CString::default(),
+        ))
     }
 
     fn assemble(parts: Parts, link: Link, mode: Mode, path: CString) -> Self {
@@ -136,7 +146,10 @@ impl Context {
         let counts = self.irq_counts.get();
         self.irqs.grow(counts.into_iter().max().unwrap_or(0))?;
         let mut events = pci::Events::new();
-        let size = self.function.borrow_mut().realize(&self.regions, counts[0] != 0, &mut events)?;
+        let size =
+            self.function
+                .borrow_mut()
+                .realize(&self.regions, counts[0] != 0, &mut events)?;
         self.regions.set_config(size);
         self.realized.set(true);
         self.log_events(&events);
@@ -158,7 +171,10 @@ impl Context {
     /// message that is refused, ENOMSG or ECONNRESET when the client closes before it is complete: that connection is
     /// closed, and another client may be attached. EBUSY inside a callback. ENOMEM. What `accept`, `socketpair`, `recvmsg` and `sendmsg` fail with.
     pub fn attach(&self) -> Result<()> {
-        let mut session = self.session.try_borrow_mut().map_err(|_| Error::Reentered)?;
+        let mut session = self
+            .session
+            .try_borrow_mut()
+            .map_err(|_| Error::Reentered)?;
         session.attach(self).inspect_err(|error| {
             if *error != Error::WouldBlock {
                 self.log(Level::Error, format_args!("attach failed: {error}"));
@@ -186,7 +202,10 @@ impl Context {
             self.log(Level::Debug, format_args!("run: {}", Error::NotRealized));
             return Err(Error::NotRealized);
         }
-        let mut session = self.session.try_borrow_mut().map_err(|_| Error::Reentered)?;
+        let mut session = self
+            .session
+            .try_borrow_mut()
+            .map_err(|_| Error::Reentered)?;
         session.run(self, device)
     }
 
@@ -196,15 +215,24 @@ impl Context {
     ///
     /// # Errors
     /// EINVAL if nothing is pending, also inside a callback. Otherwise as [`run`](Self::run), except that a client that has gone is none.
-    pub fn device_quiesced(&self, device: &mut dyn Device, outcome: Result<(), Errno>) -> Result<Served> {
-        let mut session = self.session.try_borrow_mut().map_err(|_| Error::NothingPending)?;
+    pub fn device_quiesced(
+        &self,
+        device: &mut dyn Device,
+        outcome: Result<(), Errno>,
+    ) -> Result<Served> {
+        let mut session = self
+            .session
+            .try_borrow_mut()
+            .map_err(|_| Error::NothingPending)?;
         session.quiesced(self, device, outcome)
     }
 
     /// Whether a quiesce is pending.
     #[must_use]
     pub fn is_quiescing(&self) -> bool {
-        self.session.try_borrow().is_ok_and(|session| session.is_pending())
+        self.session
+            .try_borrow()
+            .is_ok_and(|session| session.is_pending())
     }
 
     /// Whether this is called from inside a callback of `run`, `device_quiesced` or `shutdown`.
@@ -220,7 +248,10 @@ impl Context {
     /// # Errors
     /// EBUSY inside a callback.
     pub fn shutdown(&self, device: &mut dyn Device) -> Result<()> {
-        let mut session = self.session.try_borrow_mut().map_err(|_| Error::Reentered)?;
+        let mut session = self
+            .session
+            .try_borrow_mut()
+            .map_err(|_| Error::Reentered)?;
         session.shutdown(self, device);
         self.unlink();
         Ok(())
@@ -243,7 +274,9 @@ impl Context {
     /// Whether a reply waits for the client to read: poll for writing, too, and call [`run`](Self::run) when there is room.
     #[must_use]
     pub fn wants_write(&self) -> bool {
-        self.session.try_borrow().is_ok_and(|session| session.has_unsent())
+        self.session
+            .try_borrow()
+            .is_ok_and(|session| session.has_unsent())
     }
 
     /// The client's memory, for any thread. `None` before [`setup_dma`](Self::setup_dma).

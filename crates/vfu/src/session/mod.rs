@@ -19,10 +19,10 @@ use crate::device::{Device, Quiesce, ResetKind};
 use crate::error::{Errno, Error, Result};
 use crate::log::Level;
 use crate::migration::MigrationState;
-use crate::transport::inbox::{Fill, Inbox, POLL, WAIT_OR_SIGNAL};
-use crate::transport::outbox::{Outbox, Progress};
 use crate::sys::Interrupt;
 use crate::sys::socket::How;
+use crate::transport::inbox::{Fill, Inbox, POLL, WAIT_OR_SIGNAL};
+use crate::transport::outbox::{Outbox, Progress};
 
 /// Receives in one run of a non-blocking context, so that a client that trickles bytes does not hold it.
 const MAX_RECEIVES: usize = 64;
@@ -63,7 +63,10 @@ impl Session {
             inbox: Inbox::new(),
             outbox: Outbox::new(),
             pending: Pending::Nothing,
-            served: Served { requests: 0, failed: None },
+            served: Served {
+                requests: 0,
+                failed: None,
+            },
         }
     }
 
@@ -83,7 +86,11 @@ impl Session {
         let outbox = &mut self.outbox;
         if outbox.is_waiting() {
             // half a reply must not be followed by a command
-            match ctx.link.with(|channel| outbox.flush(channel, true)).unwrap_or(Progress::Closed) {
+            match ctx
+                .link
+                .with(|channel| outbox.flush(channel, true))
+                .unwrap_or(Progress::Closed)
+            {
                 Progress::Sent => {}
                 Progress::Waits => return Err(Error::TimedOut),
                 Progress::Closed => return Err(Error::NotConnected),
@@ -119,7 +126,11 @@ impl Session {
         let mut receives = 0;
         loop {
             if self.has_work() && !self.serve_waiting(ctx, device)? {
-                return if ctx.mode == Mode::Blocking { Err(Error::NotConnected) } else { Ok(self.served) };
+                return if ctx.mode == Mode::Blocking {
+                    Err(Error::NotConnected)
+                } else {
+                    Ok(self.served)
+                };
             }
             let busy = self.served.requests > 0 || self.served.failed.is_some();
             if ctx.mode == Mode::NonBlocking && (busy || receives == MAX_RECEIVES) {
@@ -133,7 +144,11 @@ impl Session {
                 Fill::More => {}
                 Fill::Nothing => return Ok(self.served),
                 Fill::Closed => {
-                    let state = if self.inbox.is_empty() { "" } else { "in the middle of a message" };
+                    let state = if self.inbox.is_empty() {
+                        ""
+                    } else {
+                        "in the middle of a message"
+                    };
                     return Err(self.lose(ctx, device, &Error::ConnectionReset { state }));
                 }
                 Fill::Failed(errno) => return Err(receive_failed(ctx, errno)),
@@ -154,7 +169,9 @@ impl Session {
             if self.outbox.is_waiting() && !self.flush(ctx, device)? {
                 return Ok(false);
             }
-            let Some(header) = self.inbox.first() else { return Ok(true) };
+            let Some(header) = self.inbox.first() else {
+                return Ok(true);
+            };
             match self.serve(ctx, device, &header)? {
                 Flow::Next => {}
                 Flow::Parked => return Err(Error::Quiescing),
@@ -170,9 +187,13 @@ impl Session {
         match ctx.link.with(|channel| outbox.flush(channel, wait)) {
             Some(Progress::Sent) => Ok(true),
             Some(Progress::Waits) => Ok(false),
-            Some(Progress::Closed) | None => {
-                Err(self.lose(ctx, device, &Error::ConnectionReset { state: "before it had read a reply" }))
-            }
+            Some(Progress::Closed) | None => Err(self.lose(
+                ctx,
+                device,
+                &Error::ConnectionReset {
+                    state: "before it had read a reply",
+                },
+            )),
             Some(Progress::Failed(errno)) => Err(Progress::failed(errno)),
         }
     }
@@ -183,10 +204,16 @@ impl Session {
         let begun = inbox.has_tail();
         let how = match ctx.mode {
             Mode::NonBlocking => POLL,
-            Mode::Blocking if begun => How { wait: true, all: true, interrupt: Interrupt::Retry },
+            Mode::Blocking if begun => How {
+                wait: true,
+                all: true,
+                interrupt: Interrupt::Retry,
+            },
             Mode::Blocking => WAIT_OR_SIGNAL,
         };
-        ctx.link.with(|channel| inbox.fill(channel, how, begun && how.all)).unwrap_or(Fill::Closed)
+        ctx.link
+            .with(|channel| inbox.fill(channel, how, begun && how.all))
+            .unwrap_or(Fill::Closed)
     }
 
     /// See [`Context::device_quiesced`].
@@ -199,23 +226,34 @@ impl Session {
         self.served = Served::default();
         match core::mem::replace(&mut self.pending, Pending::Nothing) {
             Pending::Nothing => {
-                ctx.log(Level::Debug, format_args!("device_quiesced: {}", Error::NothingPending));
+                ctx.log(
+                    Level::Debug,
+                    format_args!("device_quiesced: {}", Error::NothingPending),
+                );
                 return Err(Error::NothingPending);
             }
             Pending::Reset => {
                 match outcome {
                     Ok(()) => self.reset(ctx, device),
-                    Err(errno) => ctx.log(Level::Error, format_args!("quiesce failed, connection not reset: {errno}")),
+                    Err(errno) => ctx.log(
+                        Level::Error,
+                        format_args!("quiesce failed, connection not reset: {errno}"),
+                    ),
                 }
                 return Ok(self.served);
             }
             Pending::Request => {}
         }
-        let Some(header) = self.inbox.first() else { return Ok(self.served) };
+        let Some(header) = self.inbox.first() else {
+            return Ok(self.served);
+        };
         let flow = match outcome {
             Ok(()) => self.handle(ctx, device, &header, true)?,
             Err(errno) => {
-                let error = Error::Callback { callback: "quiesce", errno };
+                let error = Error::Callback {
+                    callback: "quiesce",
+                    errno,
+                };
                 self.refuse(ctx, device, &header, &error, true)?
             }
         };
@@ -248,7 +286,10 @@ impl Session {
                 Error::Quiescing
             }
             Err(errno) => {
-                let error = Error::Callback { callback: "quiesce", errno };
+                let error = Error::Callback {
+                    callback: "quiesce",
+                    errno,
+                };
                 ctx.log(Level::Error, format_args!("context is not reset: {error}"));
                 error
             }
@@ -263,10 +304,16 @@ impl Session {
         if let Some(dma) = ctx.dma.get()
             && let Err(error) = dma.stop_logging()
         {
-            ctx.log(Level::Warning, format_args!("dirty logging goes on: {error}"));
+            ctx.log(
+                Level::Warning,
+                format_args!("dirty logging goes on: {error}"),
+            );
         }
         if let Err(errno) = device.reset(ctx, ResetKind::LostConnection) {
-            ctx.log(Level::Warning, format_args!("the device's reset failed: {errno}"));
+            ctx.log(
+                Level::Warning,
+                format_args!("the device's reset failed: {errno}"),
+            );
         }
         ctx.irqs.clear();
         if ctx.migration.get().is_some() {

@@ -12,7 +12,10 @@ use crate::migration::MigrationState;
 use crate::pci::region::{CONFIG, FLAG_ALWAYS_CB};
 use crate::transport::inbox::{Tagged, insane};
 use crate::transport::outbox::{Outbox, Progress};
-use crate::wire::request::{region_access, region_write, FEATURE, FEATURE_PROBE, FEATURE_SET, Request, WRITE_MULTI, WRITE_ONE};
+use crate::wire::request::{
+    FEATURE, FEATURE_PROBE, FEATURE_SET, Request, WRITE_MULTI, WRITE_ONE, region_access,
+    region_write,
+};
 use crate::wire::{
     Command, HEADER, Header, MAX_MESSAGE, REGION_ACCESS, TYPE_COMMAND, TYPE_MASK, u32_at, u64_at,
 };
@@ -295,7 +298,12 @@ fn dispatch(
     out: &mut Outbox,
 ) -> Result<()> {
     if header.command == Command::RegionRead as u16 {
-        return regions::read(ctx, device, region_access(Command::RegionRead, payload)?, out);
+        return regions::read(
+            ctx,
+            device,
+            region_access(Command::RegionRead, payload)?,
+            out,
+        );
     }
     if header.command == Command::RegionWrite as u16 {
         let (access, data) = region_write(payload)?;

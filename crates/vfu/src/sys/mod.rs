@@ -35,7 +35,10 @@ pub(crate) fn errno() -> Errno {
 
 /// The error of a system call that has just failed.
 pub(crate) fn failed(call: &'static str) -> Error {
-    Error::System { call, errno: errno() }
+    Error::System {
+        call,
+        errno: errno(),
+    }
 }
 
 /// The system's page size in bytes.
@@ -53,10 +56,21 @@ pub(crate) fn unlink(path: &core::ffi::CStr) {
 
 /// Waits until at least one of `fds` is readable or closed, or `patience` is over; says which are. For the client side: it
 /// allocates, and retries on EINTR.
-pub(crate) fn wait_readable(fds: &[BorrowedFd<'_>], patience: Option<Duration>) -> Result<Vec<bool>, Error> {
-    let mut polls: Vec<libc::pollfd> =
-        fds.iter().map(|fd| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 }).collect();
-    let timeout = patience.map_or(-1, |patience| i32::try_from(patience.as_millis()).unwrap_or(i32::MAX));
+pub(crate) fn wait_readable(
+    fds: &[BorrowedFd<'_>],
+    patience: Option<Duration>,
+) -> Result<Vec<bool>, Error> {
+    let mut polls: Vec<libc::pollfd> = fds
+        .iter()
+        .map(|fd| libc::pollfd {
+            fd: fd.as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        })
+        .collect();
+    let timeout = patience.map_or(-1, |patience| {
+        i32::try_from(patience.as_millis()).unwrap_or(i32::MAX)
+    });
     loop {
         // SAFETY: the vector holds as many pollfds as passed, and lives over the call.
         if unsafe { libc::poll(polls.as_mut_ptr(), polls.len() as libc::nfds_t, timeout) } >= 0 {

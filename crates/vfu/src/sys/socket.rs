@@ -294,12 +294,7 @@ pub(crate) enum Sent {
 ///
 /// `fds` are plain numbers since some are borrowed from C callers; a stale one fails with EBADF.
 #[inline]
-pub(crate) fn send(
-    fd: BorrowedFd<'_>,
-    buffers: &[From<'_>],
-    fds: &[RawFd],
-    wait: bool,
-) -> Sent {
+pub(crate) fn send(fd: BorrowedFd<'_>, buffers: &[From<'_>], fds: &[RawFd], wait: bool) -> Sent {
     let mut control = Control(MaybeUninit::uninit());
     let mut message = libc::msghdr {
         msg_name: core::ptr::null_mut(),
@@ -353,11 +348,7 @@ fn put_descriptors(message: &mut libc::msghdr, control: &mut Control, fds: &[Raw
 }
 
 /// Reads from a pipe or file, like [`receive`] without descriptors.
-pub(crate) fn read(
-    fd: BorrowedFd<'_>,
-    buffers: &mut [Into<'_>],
-    interrupt: Interrupt,
-) -> Received {
+pub(crate) fn read(fd: BorrowedFd<'_>, buffers: &mut [Into<'_>], interrupt: Interrupt) -> Received {
     let count = i32::try_from(buffers.len()).unwrap_or(i32::MAX);
     loop {
         // SAFETY: the iovecs name writable memory that outlives the call (Into).

@@ -193,11 +193,10 @@ impl Exchange<'_> {
             let tail = target
                 .get_mut(count.saturating_sub(PREFIX)..)
                 .unwrap_or_default();
-            match self.channel.receive(
-                &mut [Into::slice(head), Into::slice(tail)],
-                &mut fds,
-                how,
-            ) {
+            match self
+                .channel
+                .receive(&mut [Into::slice(head), Into::slice(tail)], &mut fds, how)
+            {
                 Received::Bytes { count: more, .. } => count += more,
                 Received::Nothing => return Err(Error::TimedOut),
                 Received::Closed => return Err(GONE),

@@ -51,7 +51,10 @@ impl Fill {
     /// The error of a receive that failed.
     #[cold]
     pub(crate) const fn failed(errno: Errno) -> Error {
-        Error::System { call: "recvmsg", errno }
+        Error::System {
+            call: "recvmsg",
+            errno,
+        }
     }
 }
 
@@ -140,7 +143,11 @@ impl Inbox {
         } else {
             self.start + header.len()
         };
-        let count = if self.fds.is_empty() { 0 } else { self.count_fds() };
+        let count = if self.fds.is_empty() {
+            0
+        } else {
+            self.count_fds()
+        };
         let payload = self
             .buffer
             .get_mut(self.start + HEADER..end.min(self.scan))
@@ -173,7 +180,10 @@ impl Inbox {
     /// Descriptors of the first message.
     #[cold]
     fn count_fds(&self) -> usize {
-        self.fds.iter().take_while(|tagged| tagged.message <= self.start).count()
+        self.fds
+            .iter()
+            .take_while(|tagged| tagged.message <= self.start)
+            .count()
     }
 
     fn rewind(&mut self) {

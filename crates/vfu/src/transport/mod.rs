@@ -35,7 +35,10 @@ pub(crate) struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_data: 1 << 20, write_multiple: false }
+        Self {
+            max_data: 1 << 20,
+            write_multiple: false,
+        }
     }
 }
 
@@ -117,13 +120,20 @@ impl Link {
             Peer::default()
         } else {
             let listener = self.listener.borrow();
-            let listener = listener.as_ref().ok_or(Error::NotSetUp { what: "the listening socket" })?;
-            let Some(connection) = socket::accept(listener.as_fd())? else { return Ok(false) };
+            let listener = listener.as_ref().ok_or(Error::NotSetUp {
+                what: "the listening socket",
+            })?;
+            let Some(connection) = socket::accept(listener.as_fd())? else {
+                return Ok(false);
+            };
             socket::want_send_buffer(connection.as_fd(), MAX_MESSAGE as i32 * 2);
             if mode == Mode::NonBlocking {
                 socket::limit_waiting(connection.as_fd(), DMA_PATIENCE);
             }
-            Peer { socket: Some(connection), twin: None }
+            Peer {
+                socket: Some(connection),
+                twin: None,
+            }
         };
         *self.peer.borrow_mut() = Some(peer);
         self.dead.set(None);
@@ -163,7 +173,10 @@ impl Link {
     }
 
     pub(crate) fn has_twin(&self) -> bool {
-        self.peer.borrow().as_ref().is_some_and(|peer| peer.twin.is_some())
+        self.peer
+            .borrow()
+            .as_ref()
+            .is_some_and(|peer| peer.twin.is_some())
     }
 
     /// Calls `f` with the second socket, if there is one.

@@ -33,7 +33,10 @@ impl Progress {
     /// The error of a send that failed.
     #[cold]
     pub(crate) const fn failed(errno: Errno) -> Error {
-        Error::System { call: "sendmsg", errno }
+        Error::System {
+            call: "sendmsg",
+            errno,
+        }
     }
 }
 
@@ -167,10 +170,20 @@ impl Outbox {
     }
 
     #[cold]
-    fn send_rest(&mut self, channel: Channel<'_>, size: usize, sent: usize, wait: bool) -> Progress {
+    fn send_rest(
+        &mut self,
+        channel: Channel<'_>,
+        size: usize,
+        sent: usize,
+        wait: bool,
+    ) -> Progress {
         self.length = size;
         self.sent = sent;
-        if wait || sent > 0 { self.flush(channel, wait) } else { Progress::Waits }
+        if wait || sent > 0 {
+            self.flush(channel, wait)
+        } else {
+            Progress::Waits
+        }
     }
 
     #[inline]

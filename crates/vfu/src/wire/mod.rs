@@ -180,13 +180,19 @@ impl Header {
 /// The u32 at `offset`, or 0 past the end: callers have checked the length.
 #[inline]
 pub(crate) fn u32_at(bytes: &[u8], offset: usize) -> u32 {
-    bytes.get(offset..).and_then(|rest| rest.first_chunk()).map_or(0, |chunk| u32::from_le_bytes(*chunk))
+    bytes
+        .get(offset..)
+        .and_then(|rest| rest.first_chunk())
+        .map_or(0, |chunk| u32::from_le_bytes(*chunk))
 }
 
 /// The u64 at `offset`, or 0 past the end: callers have checked the length.
 #[inline]
 pub(crate) fn u64_at(bytes: &[u8], offset: usize) -> u64 {
-    bytes.get(offset..).and_then(|rest| rest.first_chunk()).map_or(0, |chunk| u64::from_le_bytes(*chunk))
+    bytes
+        .get(offset..)
+        .and_then(|rest| rest.first_chunk())
+        .map_or(0, |chunk| u64::from_le_bytes(*chunk))
 }
 
 #[cfg(test)]
@@ -195,7 +201,13 @@ mod tests {
 
     #[test]
     fn headers_round_trip() {
-        let header = Header { id: 0x1234, command: 9, size: 0x0102_0304, flags: 0x21, error: 22 };
+        let header = Header {
+            id: 0x1234,
+            command: 9,
+            size: 0x0102_0304,
+            flags: 0x21,
+            error: 22,
+        };
         assert_eq!(Header::decode(&header.encode()), Some(header));
         assert_eq!(header.encode()[..8], [0x34, 0x12, 9, 0, 4, 3, 2, 1]);
         assert_eq!(Header::decode(&[0; 15]), None);
