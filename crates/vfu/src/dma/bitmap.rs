@@ -9,7 +9,7 @@
 //! *Shared*: bits are set with an atomic OR and cleared with an atomic AND; they can do so at the same time.
 //! *Exclusive*: while the slot is frozen no pin exists, so no marker runs; words are then copied and cleared as plain
 //! memory, which is an order of magnitude faster. The freeze and its end are an acquire and a release of the slot's state
-//! word, on which every pin is an acquire-release operation too: plain and atomic accesses never race.
+//! word, as the end and the beginning of every pin are: plain and atomic accesses never race.
 //!
 //! # A bit that is set already is not set again
 //!
@@ -194,7 +194,9 @@ impl Bitmap {
         // SAFETY: in bounds. Exclusive, says the caller, so a plain access races with nothing.
         let word = unsafe { &mut *self.first_word().add(at).cast::<u64>() };
         let seen = *word;
-        *word = seen & !mask.clear;
+        if seen & mask.clear != 0 {
+            *word = seen & !mask.clear;
+        }
         seen & mask.fetch
     }
 
@@ -208,8 +210,12 @@ impl Bitmap {
         // SAFETY: exclusive and in bounds, says the caller; `out` is another object. The bytes of a little-endian
         // word are its bits in ascending order, which is the order of the report.
         unsafe { from.copy_to_nonoverlapping(out.as_mut_ptr(), out.len()) };
-        // SAFETY: as above; zero bytes are valid words.
-        unsafe { from.write_bytes(0, out.len()) };
+        // Clean pages stay unwritten: a bitmap of a huge region takes memory only where there were dirty pages.
+        let (words, _) = out.as_chunks::<8>();
+        if words.iter().any(|word| *word != [0; 8]) {
+            // SAFETY: as above; zero bytes are valid words.
+            unsafe { from.write_bytes(0, out.len()) };
+        }
     }
 }
 

@@ -6,14 +6,15 @@
 //! as its slot is live in that generation.
 //!
 //! * [`Slots::publish`] fills a free slot and then stores its state with LIVE (release).
-//! * [`Slots::pin`] adds one to the pins if the handle is good (acquire-release), and waits while FROZEN. [`Pin`] takes it
-//!   back on drop. While a pin is held, the slot is not refilled and its resources not released; so a pinned thread may
+//! * [`Slots::pin`] adds one to the pins if the handle is good (acquire), and waits while FROZEN. [`Pin`] takes it back on
+//!   drop (acquire-release). While a pin is held, the slot is not refilled and its resources not released; so a pinned thread may
 //!   read [`Body`] without synchronisation.
 //! * [`Slots::retire`] takes LIVE away, after which no new pin succeeds. Whoever takes the state to "not LIVE, no pins" (the
 //!   remover if there are no pins then, else the last `Pin` to drop: exactly one of them sees it) releases the
 //!   resources, raises the generation and returns the slot.
 //! * [`Slots::freeze`] sets FROZEN only if there are no pins, for plain access to the bitmap.
-//! * [`Slots::peek`] reads the address without a pin: state (acquire), fields, state again. The fields are atomics.
+//! * [`Slots::peek`] reads the address without a pin: state, fields, state again, as under a sequence lock. The fields
+//!   are atomics, and a release fence stands before each change of them.
 //!
 //! Slots live in chunks of doubling size that are never given back while the table lives; an index finds its chunk by
 //! its highest bit. Returned slots go through a lock-free stack (many push, the writer alone takes all, so there is no
@@ -206,11 +207,10 @@ impl Slots {
                 state = slot.state.load(Ordering::Relaxed);
                 continue;
             }
-            // SeqCst: against `clear_bitmap`, see there.
             match slot.state.compare_exchange_weak(
                 state,
                 state + 1,
-                Ordering::SeqCst,
+                Ordering::Acquire,
                 Ordering::Relaxed,
             ) {
                 Ok(_) => {
@@ -305,6 +305,7 @@ impl Slots {
         // SAFETY: the slot is free: not live and without pins, so nobody reads its body, and the last who did passed it
         // on through `returned` or `state` (both acquire).
         unsafe { (*slot.body.get()).write(body) };
+        fence(Ordering::Release); // against `peek`, as in `release`
         slot.vaddr.store(vaddr, Ordering::Relaxed);
         slot.size.store(size, Ordering::Relaxed);
         let bitmap = bitmap.map_or(ptr::null_mut(), Bitmap::into_raw);
@@ -351,6 +352,8 @@ impl Slots {
             // SAFETY: out of its slot, and pins are what may use it.
             unsafe { self.free_bitmap(bitmap) };
         }
+        // Whoever peeks and sees what is stored from here on, then sees that the slot is not live any more.
+        fence(Ordering::Release);
         slot.vaddr.store(ptr::null_mut(), Ordering::Relaxed);
         let generation = slot.state.load(Ordering::Relaxed) >> 32;
         if generation == u64::from(u32::MAX) {
@@ -387,9 +390,10 @@ impl Slots {
 
     /// Takes a region's bitmap out of service and frees it, now or in a later [`sweep`](Self::sweep).
     ///
-    /// Why no pinned thread can use it after it was freed: a pin is made by a `SeqCst` exchange and then loads the bitmap;
-    /// this takes the bitmap away by a `SeqCst` exchange and then loads the pins. In their one order, either the
-    /// pin comes first and is seen here, or the bitmap is gone when the pin looks.
+    /// Why no pinned thread can use it after it was freed: the bitmap is taken away, then the pins are read by an operation
+    /// that also writes the state word (`sweep`), and a pin is made by one before the bitmap is looked at. One of the two is
+    /// first in the order of that word. If the pin is, it is seen here. If not, it acquires what this released, and
+    /// finds the bitmap gone.
     ///
     /// # Safety
     /// No other function of the writer runs at the same time.
@@ -397,7 +401,7 @@ impl Slots {
         let Ok((slot, index, parts)) = self.find(handle) else {
             return;
         };
-        let Some(bitmap) = Bitmap::from_raw(slot.bitmap.swap(ptr::null_mut(), Ordering::SeqCst))
+        let Some(bitmap) = Bitmap::from_raw(slot.bitmap.swap(ptr::null_mut(), Ordering::AcqRel))
         else {
             return;
         };
@@ -418,7 +422,7 @@ impl Slots {
             let (index, generation, next) = bitmap.waits_for();
             rest = next;
             let used = self.slot(index).is_some_and(|slot| {
-                let state = slot.state.load(Ordering::SeqCst);
+                let state = slot.state.fetch_or(0, Ordering::AcqRel);
                 state >> 32 == generation && state & PINS != 0
             });
             if used {
@@ -521,7 +525,7 @@ impl<'a> Pin<'a> {
 
     /// The bitmap, if this region is logged.
     pub(super) fn bitmap(&self) -> Option<Bitmap> {
-        Bitmap::from_raw(self.slot.bitmap.load(Ordering::SeqCst))
+        Bitmap::from_raw(self.slot.bitmap.load(Ordering::Acquire))
     }
 }
 

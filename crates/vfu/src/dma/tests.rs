@@ -131,6 +131,9 @@ fn a_report_beside_an_access() {
     dma.start_logging(PAGE, &[]).unwrap();
     for pinned in [false, true] {
         let pin = pinned.then(|| dma.table.slots.pin(id.0.get()).unwrap());
+        // SAFETY: this thread alone changes the table.
+        let owned = unsafe { dma.table.slots.owned(id.0.get()) }.unwrap();
+        assert_eq!(owned.freeze(|alone| alone), !pinned);
         for page_size in [PAGE, 2 * PAGE] {
             dma.mark_dirty(&segment(&dma, 3 * PAGE, 300 * PAGE))
                 .unwrap();
@@ -251,4 +254,100 @@ fn a_used_up_slot_is_given_up() {
             handle: last.0.get()
         })
     );
+}
+
+/// Pins, marks, reports, removal and reuse of one slot by three threads, without a system call: for Miri, which would see
+/// a data race or a use after free.
+#[test]
+fn slots_under_churn() {
+    use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+    use bitmap::{Bitmap, Mask};
+    use slots::{Body, Slots};
+
+    const SHIFT: u32 = 9;
+    let slots = Slots::new();
+    let (current, done) = (AtomicU64::new(0), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    let handle = current.load(Ordering::Relaxed);
+                    if let Ok(pin) = slots.pin(handle) {
+                        assert_eq!(pin.body().iova, pin.size() * 2);
+                        if let Some(bitmap) = pin.bitmap() {
+                            bitmap.mark(0, pin.size());
+                        }
+                    }
+                    if let Ok((_, size)) = slots.peek(handle) {
+                        assert_ne!(size, 0);
+                    }
+                }
+            });
+        }
+        for round in 1..if cfg!(miri) { 60 } else { 20_000 } {
+            let size = round % 200 * 512 + 512;
+            let info = DmaInfo {
+                iova_base: core::ptr::null_mut(),
+                iova_len: 0,
+                vaddr: core::ptr::null_mut(),
+                mapping_base: core::ptr::null_mut(),
+                mapping_len: 0,
+                page_size: 4096,
+                prot: RW,
+            };
+            let body = Body {
+                info: info.into(),
+                iova: size * 2,
+                offset: 0,
+                file: (0, 0),
+                prot: RW,
+                fd: None,
+            };
+            let count = || {
+                let bytes = bitmap::bytes_for(size, SHIFT);
+                slots.bitmap_bytes.fetch_add(bytes, Ordering::Relaxed);
+                Bitmap::new(size, SHIFT).unwrap()
+            };
+            // SAFETY: this thread is the only writer, here and below.
+            unsafe { slots.reserve() }.unwrap();
+            // SAFETY: reserved just now.
+            let handle =
+                unsafe { slots.publish(body, core::ptr::null_mut(), size, Some(count())) }.get();
+            current.store(handle, Ordering::Relaxed);
+            // SAFETY: as above.
+            let owned = unsafe { slots.owned(handle) }.unwrap();
+            for _ in 0..3 {
+                let mask = Mask {
+                    fetch: u64::MAX,
+                    clear: u64::MAX,
+                };
+                let bitmap = owned.bitmap().unwrap();
+                owned.freeze(|alone| {
+                    for at in 0..bitmap.words() {
+                        if alone {
+                            // SAFETY: frozen.
+                            unsafe { bitmap.fetch_exclusive(at, mask) };
+                        } else {
+                            bitmap.fetch_shared(at, mask);
+                        }
+                    }
+                });
+                std::thread::yield_now();
+            }
+            // SAFETY: as above.
+            unsafe { slots.clear_bitmap(handle) };
+            if round % 2 == 0 {
+                // SAFETY: as above; the region has no bitmap now.
+                unsafe { slots.set_bitmap(handle, count()) }.unwrap();
+            }
+            // SAFETY: as above.
+            unsafe { slots.retire(handle) }.unwrap();
+            assert!(slots.pin(handle).is_err());
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    // SAFETY: all other threads have ended.
+    unsafe { slots.sweep() };
+    assert_eq!(slots.bitmap_bytes.load(Ordering::Relaxed), 0);
 }
