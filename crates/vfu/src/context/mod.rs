@@ -10,10 +10,10 @@
 mod memory;
 mod setup;
 
-use core::cell::{Cell, OnceCell, RefCell};
+use core::cell::{Cell, OnceCell, RefCell, RefMut};
 use core::fmt;
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -48,6 +48,27 @@ pub struct Served {
     /// The error that the last failed request was answered with.
     pub failed: Option<Errno>,
 }
+
+/// What a caller of [`Context::run_received`] found at [`poll_fd`](Context::poll_fd).
+#[derive(Debug)]
+pub enum Arrival<'a> {
+    /// Nothing yet; what was received before may wait to be served.
+    Nothing,
+    /// There is something to receive, or the client has gone.
+    Readable,
+    /// This was received, with one `recvmsg` of at most [`ARRIVAL_SIZE`] bytes.
+    Message {
+        /// The bytes, one at least.
+        bytes: &'a [u8],
+        /// The descriptors that came with them. They are taken out.
+        fds: &'a mut Vec<OwnedFd>,
+        /// Descriptors were lost on the way (`MSG_CTRUNC`).
+        lost: bool,
+    },
+}
+
+/// Most bytes of one [`Arrival::Message`]: what is received at once between messages.
+pub const ARRIVAL_SIZE: usize = crate::transport::inbox::SMALL;
 
 /// One emulated device that listens for one client at a time. See the [crate documentation](crate).
 pub struct Context {
@@ -171,11 +192,23 @@ impl Context {
     /// message that is refused, ENOMSG or ECONNRESET when the client closes before it is complete: that connection is
     /// closed, and another client may be attached. EBUSY inside a callback. ENOMEM. What `accept`, `socketpair`, `recvmsg` and `sendmsg` fail with.
     pub fn attach(&self) -> Result<()> {
+        self.attach_client(None)
+    }
+
+    /// As [`attach`](Self::attach), for callers that accept a client themselves, from [`poll_fd`](Self::poll_fd).
+    ///
+    /// # Errors
+    /// As [`attach`](Self::attach).
+    pub fn attach_accepted(&self, connection: OwnedFd) -> Result<()> {
+        self.attach_client(Some(connection))
+    }
+
+    fn attach_client(&self, connection: Option<OwnedFd>) -> Result<()> {
         let mut session = self
             .session
             .try_borrow_mut()
             .map_err(|_| Error::Reentered)?;
-        session.attach(self).inspect_err(|error| {
+        session.attach(self, connection).inspect_err(|error| {
             if *error != Error::WouldBlock {
                 self.log(Level::Error, format_args!("attach failed: {error}"));
             }
@@ -198,15 +231,28 @@ impl Context {
     /// client is attached, or it has just gone and the device was reset. EINTR when a signal came while waiting for a request. The error of a
     /// quiesce callback that failed for a lost connection. ENOMEM. What `recvmsg` and `sendmsg` fail with.
     pub fn run(&self, device: &mut dyn Device) -> Result<Served> {
+        self.begin_run()?.run(self, device)
+    }
+
+    #[inline]
+    fn begin_run(&self) -> Result<RefMut<'_, Session>> {
         if !self.realized.get() {
             self.log(Level::Debug, format_args!("run: {}", Error::NotRealized));
             return Err(Error::NotRealized);
         }
-        let mut session = self
-            .session
+        self.session
             .try_borrow_mut()
-            .map_err(|_| Error::Reentered)?;
-        session.run(self, device)
+            .map_err(|_| Error::Reentered)
+    }
+
+    /// As [`run`](Self::run), for callers that wait for the client themselves: serves what `arrival` brings and what it completes,
+    /// and returns when only another message is left to wait for. A message that has begun is waited for here, by a
+    /// blocking context.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn run_received(&self, device: &mut dyn Device, arrival: Arrival<'_>) -> Result<Served> {
+        self.begin_run()?.run_received(self, device, arrival)
     }
 
     /// Says that the device is quiet now, after [`Device::quiesce`] answered [`Pending`](crate::Quiesce::Pending): what waited

@@ -3,6 +3,8 @@
 //! Exactly one message is received here, byte for byte: what a client sends behind its VERSION has to stay in the socket, where
 //! polling sees it. A connection that has not agreed yet survives between calls of a non-blocking context.
 
+use std::os::fd::OwnedFd;
+
 use super::{Session, is_interrupt};
 use crate::context::{Context, Mode};
 use crate::error::{Error, Result};
@@ -14,11 +16,13 @@ use crate::wire::{Command, Header, NO_REPLY, TYPE_MASK};
 
 impl Session {
     /// See [`Context::attach`].
-    pub(crate) fn attach(&mut self, ctx: &Context) -> Result<()> {
+    pub(crate) fn attach(&mut self, ctx: &Context, connection: Option<OwnedFd>) -> Result<()> {
         if ctx.link.is_attached() {
             return Err(Error::AlreadyAttached);
         }
-        if !ctx.link.is_connected() && !ctx.link.accept(ctx.mode)? {
+        if let Some(connection) = connection {
+            ctx.link.adopt(connection, ctx.mode);
+        } else if !ctx.link.is_connected() && !ctx.link.accept(ctx.mode)? {
             return Err(Error::WouldBlock);
         }
         let result = self.negotiate(ctx);

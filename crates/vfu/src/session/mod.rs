@@ -14,7 +14,7 @@ mod irqs;
 mod regions;
 mod serve;
 
-use crate::context::{Context, Mode, Served};
+use crate::context::{Arrival, Context, Mode, Served};
 use crate::device::{Device, Quiesce, ResetKind};
 use crate::error::{Errno, Error, Result};
 use crate::log::Level;
@@ -112,6 +112,26 @@ impl Session {
     /// See [`Context::run`].
     #[inline]
     pub(crate) fn run(&mut self, ctx: &Context, device: &mut dyn Device) -> Result<Served> {
+        self.run_from(ctx, device, None)
+    }
+
+    /// See [`Context::run_received`].
+    pub(crate) fn run_received(
+        &mut self,
+        ctx: &Context,
+        device: &mut dyn Device,
+        arrival: Arrival<'_>,
+    ) -> Result<Served> {
+        self.run_from(ctx, device, Some(arrival))
+    }
+
+    #[inline]
+    fn run_from(
+        &mut self,
+        ctx: &Context,
+        device: &mut dyn Device,
+        arrival: Option<Arrival<'_>>,
+    ) -> Result<Served> {
         if self.is_pending() {
             return Err(Error::Quiescing);
         }
@@ -122,6 +142,11 @@ impl Session {
         self.served = Served::default();
         if !ctx.link.crossing.borrow().is_empty() {
             self.inbox.absorb(&mut ctx.link.crossing.borrow_mut())?;
+        }
+        let elsewhere = arrival.is_some();
+        let mut readable = matches!(arrival, Some(Arrival::Readable));
+        if let Some(arrival) = arrival {
+            self.take(ctx, arrival)?;
         }
         let mut receives = 0;
         loop {
@@ -139,6 +164,9 @@ impl Session {
             if let Some(why) = ctx.link.dead() {
                 return Err(self.lose(ctx, device, &why));
             }
+            if elsewhere && !core::mem::take(&mut readable) && !self.inbox.has_tail() {
+                return Ok(self.served);
+            }
             receives += 1;
             match self.receive(ctx) {
                 Fill::More => {}
@@ -153,6 +181,17 @@ impl Session {
                 }
                 Fill::Failed(errno) => return Err(receive_failed(ctx, errno)),
             }
+        }
+    }
+
+    /// Takes what the caller received.
+    fn take(&mut self, ctx: &Context, arrival: Arrival<'_>) -> Result<()> {
+        match arrival {
+            Arrival::Message { bytes, fds, lost } => {
+                self.inbox.take(bytes, fds, lost).inspect_err(|error| ctx.link.kill(*error))
+            }
+            Arrival::Nothing => self.inbox.prepare(),
+            Arrival::Readable => Ok(()),
         }
     }
 

@@ -272,6 +272,21 @@ impl Inbox {
         Ok(())
     }
 
+    /// Makes room for what is received elsewhere, see [`take`](Self::take).
+    pub(crate) fn prepare(&mut self) -> Result<()> {
+        self.make_room()
+    }
+
+    /// Takes what was received elsewhere, as one receive; `lost`: descriptors were lost on the way.
+    pub(crate) fn take(&mut self, bytes: &[u8], fds: &mut Vec<OwnedFd>, lost: bool) -> Result<()> {
+        self.make_room()?;
+        self.append(bytes, fds)?;
+        if lost {
+            self.tag(true);
+        }
+        Ok(())
+    }
+
     /// Moves all of `other` behind what is here.
     pub(crate) fn absorb(&mut self, other: &mut Self) -> Result<()> {
         let bytes = other.buffer.get(other.start..other.end).unwrap_or_default();

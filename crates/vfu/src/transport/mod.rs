@@ -16,9 +16,12 @@ use crate::context::Mode;
 use crate::error::{Error, Result};
 use crate::region::SharedFd;
 use crate::sys::socket;
-use crate::wire::MAX_MESSAGE;
 use inbox::Inbox;
 use stream::{Channel, Ends};
+
+/// Bytes that the system is asked to take from us before the client reads any: twice the largest reply, since it counts
+/// its own overhead.
+const SEND_BUFFER: i32 = 2 << 20 | 1 << 16;
 
 /// Seconds that a non-blocking context waits for the client in the only place where it has to: for the answer to a
 /// DMA command of its own.
@@ -29,7 +32,7 @@ const DMA_PATIENCE: i64 = 10;
 pub(crate) struct Limits {
     /// Most bytes of data in one message to the client.
     pub(crate) max_data: u32,
-    /// It may send REGION_WRITE_MULTI.
+    /// It may send `REGION_WRITE_MULTI`.
     pub(crate) write_multiple: bool,
 }
 
@@ -126,19 +129,32 @@ impl Link {
             let Some(connection) = socket::accept(listener.as_fd())? else {
                 return Ok(false);
             };
-            socket::want_send_buffer(connection.as_fd(), MAX_MESSAGE as i32 * 2);
-            if mode == Mode::NonBlocking {
-                socket::limit_waiting(connection.as_fd(), DMA_PATIENCE);
-            }
-            Peer {
-                socket: Some(connection),
-                twin: None,
-            }
+            Self::socket_peer(connection, mode)
         };
+        self.connect(peer);
+        Ok(true)
+    }
+
+    /// Takes a client that was accepted elsewhere.
+    pub(crate) fn adopt(&self, connection: OwnedFd, mode: Mode) {
+        self.connect(Self::socket_peer(connection, mode));
+    }
+
+    fn socket_peer(connection: OwnedFd, mode: Mode) -> Peer {
+        socket::want_send_buffer(connection.as_fd(), SEND_BUFFER);
+        if mode == Mode::NonBlocking {
+            socket::limit_waiting(connection.as_fd(), DMA_PATIENCE);
+        }
+        Peer {
+            socket: Some(connection),
+            twin: None,
+        }
+    }
+
+    fn connect(&self, peer: Peer) {
         *self.peer.borrow_mut() = Some(peer);
         self.dead.set(None);
         self.warned.set(false);
-        Ok(true)
     }
 
     /// A second socket for our own commands: ours stays here, the other is for the client.
