@@ -15,7 +15,7 @@ use crate::error::Result;
 use crate::irq::IrqIndex;
 use crate::log::{Level, Log};
 use crate::pci::{CAP_FLAG_EXTENDED, MmapArea};
-use crate::region::{CONFIG, RegionFlags, RegionSetup};
+use crate::region::{CONFIG_INDEX, RegionFlags, RegionSetup};
 
 /// One of the six base address registers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -146,12 +146,10 @@ impl Capability<'_> {
                 (8, false)
             }
             Self::Msi { vectors } => {
-                let log = u16::from(vectors.clamp(1, 32))
-                    .next_power_of_two()
-                    .trailing_zeros();
-                let control = (log as u16) << 1 | 1 << 7 | 1 << 8;
+                let log = vectors.clamp(1, 32).next_power_of_two().ilog2();
+                let control = log << 1 | 1 << 7 | 1 << 8; // 64-bit addresses, masks
                 put(0, &[0x05, 0]);
-                put(2, &control.to_le_bytes());
+                put(2, &control.to_le_bytes()); // the address behind it is 0
                 (24, false)
             }
             Self::MsiX {
@@ -306,7 +304,7 @@ impl<'a> Builder<'a> {
         for capability in capabilities {
             match *capability {
                 Capability::Msi { vectors } => {
-                    self.msi = u32::from(vectors.clamp(1, 32)).next_power_of_two()
+                    self.msi = u32::from(vectors.clamp(1, 32)).next_power_of_two();
                 }
                 Capability::MsiX { vectors, .. } => self.msix = vectors.clamp(1, 2048).into(),
                 _ => {}
@@ -375,7 +373,7 @@ impl<'a> Builder<'a> {
         if self.config_callback {
             let (_, size) = ctx.config_space();
             let setup = RegionSetup {
-                index: CONFIG as i32,
+                index: CONFIG_INDEX.cast_signed(),
                 size: size as u64,
                 flags: RegionFlags::RW.bits(),
                 callback: true,

@@ -16,7 +16,7 @@ use crate::migration::MigrationState;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u32)]
 pub enum ResetKind {
-    /// The client asked with DEVICE_RESET.
+    /// The client asked with `DEVICE_RESET`.
     Device = 0,
     /// The connection was lost, or the context is being shut down. All DMA regions are gone already.
     LostConnection = 1,

@@ -303,7 +303,7 @@ pub enum Error {
     },
 
     // What a client answered wrong to our own commands.
-    /// The client answered DMA_READ or DMA_WRITE with an error.
+    /// The client answered `DMA_READ` or `DMA_WRITE` with an error.
     #[error("the client refused DMA at {addr:#x}: {errno}")]
     DmaRefused {
         /// Address asked for.

@@ -182,7 +182,10 @@ impl Line {
 impl Write for Line {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let room = LINE - self.length;
-        let fits = text.floor_char_boundary(room);
+        let mut fits = room.min(text.len());
+        while !text.is_char_boundary(fits) {
+            fits -= 1;
+        }
         if let Some(place) = self.bytes.get_mut(self.length..self.length + fits) {
             place.copy_from_slice(&text.as_bytes()[..fits]);
             self.length += fits;
@@ -217,7 +220,7 @@ mod tests {
         let copy = Arc::clone(&lines);
         logger.set(
             Some(Box::new(move |level, text: &str| {
-                copy.lock().unwrap().push((level, text.to_owned()))
+                copy.lock().unwrap().push((level, text.to_owned()));
             })),
             Level::Info,
         );

@@ -18,6 +18,10 @@ pub use crate::pci::region::{BAR0, BARS, CONFIG, COUNT as REGION_COUNT, ROM};
 /// Index of the VGA region.
 pub const VGA: usize = 8;
 
+/// [`CONFIG`] as requests name it.
+pub(crate) const CONFIG_INDEX: u32 = 7;
+const _: () = assert!(CONFIG_INDEX as usize == CONFIG);
+
 bitflags::bitflags! {
     /// Properties of a region, with the values of `VFU_REGION_FLAG_*`.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]

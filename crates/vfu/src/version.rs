@@ -10,7 +10,7 @@ use core::fmt::{self, Write};
 use crate::error::{Error, Result};
 use crate::transport::Limits;
 use crate::wire::json::{Reader, Text, Token};
-use crate::wire::{CLIENT_MAX_FDS, MAX_DATA, SERVER_MAX_FDS};
+use crate::wire::{CLIENT_MAX_FDS, MAX_DATA, MAX_DATA_U32, SERVER_MAX_FDS};
 
 /// The version of the protocol that we speak.
 pub(crate) const MAJOR: u16 = 0;
@@ -165,7 +165,7 @@ impl Said {
                 what: "max_msg_fds is not between 0 and 1024",
             });
         }
-        let max_data = self.max_data.unwrap_or(MAX_DATA as i64);
+        let max_data = self.max_data.unwrap_or(i64::from(MAX_DATA_U32));
         if max_data <= 0 {
             return Err(Error::Version {
                 what: "max_data_xfer_size is not above 0",
@@ -177,7 +177,7 @@ impl Said {
             limits: Limits {
                 max_data: u32::try_from(max_data)
                     .unwrap_or(u32::MAX)
-                    .min(MAX_DATA as u32),
+                    .min(MAX_DATA_U32),
                 write_multiple: self.write_multiple,
             },
             twin: self.twin && max_fds > 0 && server.socket,

@@ -1,4 +1,15 @@
 //! The example device, driven by our client.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::missing_panics_doc,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    clippy::too_many_lines,
+    clippy::items_after_statements,
+    reason = "tests fail by panicking, and their numbers are small"
+)]
 
 mod rig;
 

@@ -1,4 +1,15 @@
 //! Migration states and data, dirty page logging, and what a device that stands still may be asked.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::missing_panics_doc,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    clippy::too_many_lines,
+    clippy::items_after_statements,
+    reason = "tests fail by panicking, and their numbers are small"
+)]
 
 mod rig;
 

@@ -1,4 +1,15 @@
 //! Messages in bursts and in pieces, headers that cannot be, and clients that do not read.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::missing_panics_doc,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    clippy::too_many_lines,
+    clippy::items_after_statements,
+    reason = "tests fail by panicking, and their numbers are small"
+)]
 
 mod rig;
 
@@ -129,7 +140,7 @@ fn a_megabyte_both_ways() {
         let mut rig = Rig::new(mode);
         let client = rig.connect();
         let data: Vec<u8> = (0..1_usize << 20)
-            .map(|index| (index * 7 >> 3) as u8)
+            .map(|index| ((index * 7) >> 3) as u8)
             .collect();
         let expected = data.clone();
         let thread = std::thread::spawn(move || {

@@ -12,7 +12,7 @@ const READ: u32 = 1;
 /// Protection of a mapping: the device may write.
 const WRITE: u32 = 2;
 
-/// Memory to announce with DMA_MAP.
+/// Memory to announce with `DMA_MAP`.
 #[derive(Debug, Clone, Copy)]
 pub struct DmaMapping<'a> {
     /// Address that the device uses.
@@ -47,7 +47,7 @@ impl<'a> DmaMapping<'a> {
     }
 }
 
-/// Answer to DEVICE_GET_INFO.
+/// Answer to `DEVICE_GET_INFO`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeviceInfo {
     /// `VFIO_DEVICE_FLAGS_*`.
@@ -58,7 +58,7 @@ pub struct DeviceInfo {
     pub irqs: u32,
 }
 
-/// Answer to DEVICE_GET_REGION_INFO.
+/// Answer to `DEVICE_GET_REGION_INFO`.
 #[derive(Debug)]
 pub struct RegionInfo {
     /// `VFIO_REGION_INFO_FLAG_*`.
@@ -73,7 +73,7 @@ pub struct RegionInfo {
     pub fd: Option<OwnedFd>,
 }
 
-/// One sub-region of DEVICE_GET_REGION_IO_FDS.
+/// One sub-region of `DEVICE_GET_REGION_IO_FDS`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SubRegion {
     /// Offset in the region.
@@ -94,7 +94,7 @@ pub struct SubRegion {
     pub datamatch: u64,
 }
 
-/// Answer to DEVICE_GET_IRQ_INFO.
+/// Answer to `DEVICE_GET_IRQ_INFO`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IrqInfo {
     /// `VFIO_IRQ_INFO_*`.
@@ -103,7 +103,7 @@ pub struct IrqInfo {
     pub count: u32,
 }
 
-/// What SET_IRQS does.
+/// What `SET_IRQS` does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum IrqSetAction {
@@ -115,7 +115,7 @@ pub enum IrqSetAction {
     Trigger = 32,
 }
 
-/// With what SET_IRQS does it.
+/// With what `SET_IRQS` does it.
 #[derive(Debug, Clone, Copy)]
 pub enum IrqSetData<'a> {
     /// Nothing, for so many interrupts.
@@ -128,7 +128,7 @@ pub enum IrqSetData<'a> {
     NoEventfd(u32),
 }
 
-/// DEVICE_SET_IRQS.
+/// `DEVICE_SET_IRQS`.
 #[derive(Debug, Clone, Copy)]
 pub struct IrqSet<'a> {
     /// Kind of interrupt.
@@ -193,7 +193,7 @@ fn access(region: u32, offset: u64, count: usize) -> Payload {
 }
 
 impl<M: Memory> Client<M> {
-    /// DMA_MAP.
+    /// `DMA_MAP`.
     ///
     /// # Errors
     /// The server's, see [`receive`](Self::receive).
@@ -219,7 +219,7 @@ impl<M: Memory> Client<M> {
         Ok(())
     }
 
-    /// DMA_UNMAP of one region.
+    /// `DMA_UNMAP` of one region.
     ///
     /// # Errors
     /// The server's.
@@ -229,7 +229,7 @@ impl<M: Memory> Client<M> {
         Ok(())
     }
 
-    /// DMA_UNMAP of all regions.
+    /// `DMA_UNMAP` of all regions.
     ///
     /// # Errors
     /// The server's.
@@ -239,7 +239,7 @@ impl<M: Memory> Client<M> {
         Ok(())
     }
 
-    /// DMA_UNMAP of one region; returns which of its pages of `page_size` bytes are dirty, a bit a page.
+    /// `DMA_UNMAP` of one region; returns which of its pages of `page_size` bytes are dirty, a bit a page.
     ///
     /// # Errors
     /// The server's.
@@ -258,7 +258,7 @@ impl<M: Memory> Client<M> {
         Ok(reply.payload.get(40..).unwrap_or_default().to_vec())
     }
 
-    /// DEVICE_GET_INFO.
+    /// `DEVICE_GET_INFO`.
     ///
     /// # Errors
     /// The server's.
@@ -275,7 +275,7 @@ impl<M: Memory> Client<M> {
         })
     }
 
-    /// DEVICE_GET_REGION_INFO, asked twice if the region has mappable areas.
+    /// `DEVICE_GET_REGION_INFO`, asked twice if the region has mappable areas.
     ///
     /// # Errors
     /// The server's.
@@ -309,7 +309,7 @@ impl<M: Memory> Client<M> {
         ))
     }
 
-    /// DEVICE_GET_REGION_IO_FDS, with room for `most` sub-regions.
+    /// `DEVICE_GET_REGION_IO_FDS`, with room for `most` sub-regions.
     ///
     /// # Errors
     /// The server's.
@@ -343,7 +343,7 @@ impl<M: Memory> Client<M> {
         Ok((entries.collect(), reply.fds))
     }
 
-    /// DEVICE_GET_IRQ_INFO.
+    /// `DEVICE_GET_IRQ_INFO`.
     ///
     /// # Errors
     /// The server's.
@@ -359,7 +359,7 @@ impl<M: Memory> Client<M> {
         })
     }
 
-    /// DEVICE_SET_IRQS.
+    /// `DEVICE_SET_IRQS`.
     ///
     /// # Errors
     /// The server's.
@@ -384,7 +384,7 @@ impl<M: Memory> Client<M> {
         Ok(())
     }
 
-    /// REGION_READ.
+    /// `REGION_READ`.
     ///
     /// # Errors
     /// The server's.
@@ -405,7 +405,7 @@ impl<M: Memory> Client<M> {
         Ok(())
     }
 
-    /// REGION_WRITE.
+    /// `REGION_WRITE`.
     ///
     /// # Errors
     /// The server's.
@@ -418,7 +418,7 @@ impl<M: Memory> Client<M> {
         Ok(())
     }
 
-    /// REGION_WRITE that wants no reply.
+    /// `REGION_WRITE` that wants no reply.
     ///
     /// # Errors
     /// The socket's.
@@ -430,7 +430,7 @@ impl<M: Memory> Client<M> {
         )
     }
 
-    /// REGION_WRITE_MULTI; returns how many writes were done.
+    /// `REGION_WRITE_MULTI`; returns how many writes were done.
     ///
     /// # Errors
     /// The server's. [`Error::Protocol`] for more than 8 bytes in one write.
@@ -454,7 +454,7 @@ impl<M: Memory> Client<M> {
         Ok(u64_at(&reply, 0))
     }
 
-    /// DEVICE_RESET.
+    /// `DEVICE_RESET`.
     ///
     /// # Errors
     /// The server's.
@@ -463,7 +463,7 @@ impl<M: Memory> Client<M> {
         Ok(())
     }
 
-    /// DEVICE_FEATURE, with `data` behind the two fields of the header; returns what is behind them in the reply.
+    /// `DEVICE_FEATURE`, with `data` behind the two fields of the header; returns what is behind them in the reply.
     ///
     /// # Errors
     /// The server's.
@@ -537,7 +537,7 @@ impl<M: Memory> Client<M> {
         Ok(reply.get(24..).unwrap_or_default().to_vec())
     }
 
-    /// MIG_DATA_READ of at most `size` bytes; none means that there are no more.
+    /// `MIG_DATA_READ` of at most `size` bytes; none means that there are no more.
     ///
     /// # Errors
     /// The server's.
@@ -552,7 +552,7 @@ impl<M: Memory> Client<M> {
         Ok(data.to_vec())
     }
 
-    /// MIG_DATA_WRITE.
+    /// `MIG_DATA_WRITE`.
     ///
     /// # Errors
     /// The server's.
@@ -577,7 +577,7 @@ fn bitmap_bytes(size: u64, page_size: u64) -> u64 {
         .saturating_mul(8)
 }
 
-/// The mappable areas in a reply to DEVICE_GET_REGION_INFO.
+/// The mappable areas in a reply to `DEVICE_GET_REGION_INFO`.
 fn sparse_areas(reply: &[u8]) -> Result<Vec<MmapArea>> {
     const CAPS: u32 = 8;
     if u32_at(reply, 4) & CAPS == 0 {

@@ -188,5 +188,5 @@ pub(super) fn wait_readable(
     fds: &[BorrowedFd<'_>],
     patience: Option<Duration>,
 ) -> Result<Vec<bool>> {
-    Ok(crate::sys::wait_readable(fds, patience).map_err(|error| system(error.errno()))?)
+    crate::sys::wait_readable(fds, patience).map_err(|error| system(error.errno()))
 }

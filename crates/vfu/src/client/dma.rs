@@ -1,4 +1,4 @@
-//! The client's answers to DMA_READ and DMA_WRITE.
+//! The client's answers to `DMA_READ` and `DMA_WRITE`.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 

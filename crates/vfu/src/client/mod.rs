@@ -1,7 +1,7 @@
 //! The other end: a vfio-user client, for tests, benchmarks and tools.
 //!
 //! 1. One [`Client`] is one connection. Calls block until the reply is there.
-//! 2. While it waits it answers the server's DMA_READ and DMA_WRITE from its [`Memory`], on the connection and on the
+//! 2. While it waits it answers the server's `DMA_READ` and `DMA_WRITE` from its [`Memory`], on the connection and on the
 //!    twin socket.
 //! 3. Requests can be sent without waiting ([`Client::send`], [`Client::receive`]); replies may come in any order.
 //! 4. This half allocates as programs usually do. It trusts the server no more than the server trusts it: lengths are

@@ -95,7 +95,7 @@ impl Context {
         self.write_by_message(located.iova, data)
     }
 
-    /// Reads client memory at `iova` with DMA_READ messages, in pieces that the client takes. The range is not checked here.
+    /// Reads client memory at `iova` with `DMA_READ` messages, in pieces that the client takes. The range is not checked here.
     ///
     /// # Errors
     /// As [`read_segment`](Self::read_segment) by message.
@@ -110,7 +110,7 @@ impl Context {
         Ok(())
     }
 
-    /// Writes client memory at `iova` with DMA_WRITE messages, in pieces that the client takes. The range is not checked here.
+    /// Writes client memory at `iova` with `DMA_WRITE` messages, in pieces that the client takes. The range is not checked here.
     ///
     /// # Errors
     /// As [`read_segment`](Self::read_segment) by message.

@@ -21,7 +21,7 @@ impl Context {
     /// may map; without any, a region with a descriptor can be mapped whole.
     ///
     /// # Errors
-    /// EINVAL with a line in the log, in this order: unknown flags, or neither READ nor WRITE; ALWAYS_CB without callback; areas
+    /// EINVAL with a line in the log, in this order: unknown flags, or neither READ nor WRITE; `ALWAYS_CB` without callback; areas
     /// without descriptor; no such region; a BAR that is no power of two, too small, or an odd or occupied half of a 64-bit one;
     /// configuration space that is not readable and writable, is memory, or smaller than 64 bytes; an area outside. ENOMEM.
     pub fn setup_region<A>(&self, setup: RegionSetup, areas: A) -> Result<()>
@@ -67,7 +67,7 @@ impl Context {
         Ok(())
     }
 
-    /// Lets the device use client memory, in at most `max_regions` pieces. Without this call DMA_MAP and DMA_UNMAP do nothing.
+    /// Lets the device use client memory, in at most `max_regions` pieces. Without this call `DMA_MAP` and `DMA_UNMAP` do nothing.
     /// A second call changes nothing.
     ///
     /// # Errors

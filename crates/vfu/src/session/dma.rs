@@ -1,4 +1,4 @@
-//! DMA_MAP and DMA_UNMAP, and the end of all regions with their connection.
+//! `DMA_MAP` and `DMA_UNMAP`, and the end of all regions with their connection.
 //!
 //! A region is in the table before its register callback and until after its unregister callback, so that it can be used
 //! inside both.
@@ -15,7 +15,7 @@ use crate::wire::request::{
     BITMAP, DMA_FILE_IO, DMA_MMAP, DMA_READ, DMA_UNMAP, DMA_WRITE, DmaMap, DmaUnmap, field,
 };
 
-/// Serves DMA_MAP.
+/// Serves `DMA_MAP`.
 pub(super) fn map(
     ctx: &Context,
     device: &mut dyn Device,
@@ -75,7 +75,7 @@ pub(super) fn map(
     Ok(())
 }
 
-/// Serves DMA_UNMAP. `payload` is the request, which is echoed.
+/// Serves `DMA_UNMAP`. `payload` is the request, which is echoed.
 pub(super) fn unmap(
     ctx: &Context,
     device: &mut dyn Device,

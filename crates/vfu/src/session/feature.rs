@@ -1,4 +1,4 @@
-//! DEVICE_FEATURE (migration state, dirty page logging), MIG_DATA_READ and MIG_DATA_WRITE.
+//! `DEVICE_FEATURE` (migration state, dirty page logging), `MIG_DATA_READ` and `MIG_DATA_WRITE`.
 //!
 //! All of this exists only for devices that can be migrated; the caller has checked.
 
@@ -14,7 +14,7 @@ use crate::wire::request::{
     FEATURE, FEATURE_GET, FEATURE_MASK, FEATURE_PROBE, FEATURE_SET, Feature, MIG_DATA, at_least,
     at_most, field,
 };
-use crate::wire::{Command, MAX_DATA, u32_at, u64_at};
+use crate::wire::{Command, MAX_DATA, u32_at, u64_at, wire_len};
 
 const MIGRATION: u32 = 1;
 const MIG_DEVICE_STATE: u32 = 2;
@@ -31,7 +31,7 @@ const REPORT: usize = 24;
 
 const COMMAND: Command = Command::DeviceFeature;
 
-/// Serves DEVICE_FEATURE.
+/// Serves `DEVICE_FEATURE`.
 pub(super) fn feature(
     ctx: &Context,
     device: &mut dyn Device,
@@ -178,7 +178,7 @@ fn start_logging(ctx: &Context, data: &[u8]) -> Result<()> {
     Ok(dma.start_logging(page_size, &list)?)
 }
 
-/// DMA_LOGGING_REPORT: which pages of a range are dirty. They are clean afterwards.
+/// `DMA_LOGGING_REPORT`: which pages of a range are dirty. They are clean afterwards.
 fn report(ctx: &Context, request: &Feature<'_>, data: &[u8], out: &mut Outbox) -> Result<()> {
     at_least(COMMAND, "data", data.len() as u64, REPORT as u64)?;
     let dma = client_memory(ctx)?;
@@ -201,7 +201,7 @@ fn report(ctx: &Context, request: &Feature<'_>, data: &[u8], out: &mut Outbox) -
     Ok(())
 }
 
-/// Serves MIG_DATA_READ.
+/// Serves `MIG_DATA_READ`.
 pub(super) fn data_read(
     ctx: &Context,
     device: &mut dyn Device,
@@ -234,13 +234,13 @@ pub(super) fn data_read(
     }
     let count = u32::try_from(count).unwrap_or(u32::MAX); // at most `size`
     if let Some((argsz, size)) = head.split_at_mut_checked(4) {
-        argsz.copy_from_slice(&(MIG_DATA as u32 + count).to_le_bytes());
+        argsz.copy_from_slice(&(wire_len(MIG_DATA) + count).to_le_bytes());
         size.copy_from_slice(&count.to_le_bytes());
     }
     Ok(())
 }
 
-/// Serves MIG_DATA_WRITE.
+/// Serves `MIG_DATA_WRITE`.
 pub(super) fn data_write(
     ctx: &Context,
     device: &mut dyn Device,

@@ -1,4 +1,4 @@
-//! What clients ask about a device: DEVICE_GET_INFO, GET_REGION_INFO, GET_REGION_IO_FDS, GET_IRQ_INFO.
+//! What clients ask about a device: `DEVICE_GET_INFO`, `GET_REGION_INFO`, `GET_REGION_IO_FDS`, `GET_IRQ_INFO`.
 
 use std::os::fd::AsRawFd;
 
@@ -9,7 +9,7 @@ use crate::pci::region::{COUNT, FLAG_RW};
 use crate::region::{FdList, IoEventFd, SharedFd, Slot};
 use crate::transport::outbox::Outbox;
 use crate::wire::request::{DEVICE_INFO, IO_FDS, IRQ_INFO, REGION_INFO, field};
-use crate::wire::{Command, HEADER, MAX_MESSAGE};
+use crate::wire::{Command, HEADER, MAX_MESSAGE, wire_len};
 
 /// Little-endian fields, one after another.
 struct Writer<'a>(&'a mut [u8]);
@@ -33,20 +33,20 @@ impl Writer<'_> {
     }
 }
 
-/// Serves DEVICE_GET_INFO.
+/// Serves `DEVICE_GET_INFO`.
 pub(super) fn device(out: &mut Outbox) -> Result<()> {
     const RESET: u32 = 1;
     const PCI: u32 = 2;
     let payload = out.payload(DEVICE_INFO)?;
     Writer(payload)
-        .u32(DEVICE_INFO as u32)
+        .u32(wire_len(DEVICE_INFO))
         .u32(RESET | PCI)
-        .u32(COUNT as u32)
+        .u32(wire_len(COUNT))
         .u32(IrqIndex::COUNT);
     Ok(())
 }
 
-/// Serves DEVICE_GET_IRQ_INFO.
+/// Serves `DEVICE_GET_IRQ_INFO`.
 pub(super) fn irq(ctx: &Context, index: u32, out: &mut Outbox) -> Result<()> {
     const EVENTFD: u32 = 1;
     let irq =
@@ -54,7 +54,7 @@ pub(super) fn irq(ctx: &Context, index: u32, out: &mut Outbox) -> Result<()> {
     let count = ctx.irq_counts.get()[irq as usize];
     let payload = out.payload(IRQ_INFO)?;
     Writer(payload)
-        .u32(IRQ_INFO as u32)
+        .u32(wire_len(IRQ_INFO))
         .u32(EVENTFD)
         .u32(index)
         .u32(count);
@@ -65,7 +65,7 @@ pub(super) fn irq(ctx: &Context, index: u32, out: &mut Outbox) -> Result<()> {
 const SPARSE: usize = 16;
 const AREA: usize = 16;
 
-/// Serves DEVICE_GET_REGION_INFO: with the mappable areas and the descriptor if the client left room for all of them.
+/// Serves `DEVICE_GET_REGION_INFO`: with the mappable areas and the descriptor if the client left room for all of them.
 pub(super) fn region(ctx: &Context, argsz: u32, index: u32, out: &mut Outbox) -> Result<()> {
     let command = Command::DeviceGetRegionInfo;
     ctx.regions
@@ -102,16 +102,16 @@ fn region_info(slot: &Slot, argsz: u32, index: u32, out: &mut Outbox) -> Result<
     let payload = out.payload(full.min(argsz as usize))?;
     let mut writer = Writer(payload);
     writer
-        .u32(full as u32)
+        .u32(wire_len(full))
         .u32(flags)
         .u32(index)
-        .u32(if with_caps { REGION_INFO as u32 } else { 0 });
+        .u32(if with_caps { wire_len(REGION_INFO) } else { 0 });
     writer.u64(slot.size).u64(slot.offset);
     if with_caps {
         writer
             .put(&SPARSE_MMAP_ID)
             .u32(0)
-            .u32(areas.len() as u32)
+            .u32(wire_len(areas.len()))
             .u32(0);
         for area in areas {
             writer.u64(area.base).u64(area.len);
@@ -126,7 +126,7 @@ fn region_info(slot: &Slot, argsz: u32, index: u32, out: &mut Outbox) -> Result<
 /// Bytes of one sub-region.
 const SUB_REGION: usize = 48;
 
-/// Serves DEVICE_GET_REGION_IO_FDS: all sub-regions, newest first, or none if the client left too little room.
+/// Serves `DEVICE_GET_REGION_IO_FDS`: all sub-regions, newest first, or none if the client left too little room.
 pub(super) fn io_fds(ctx: &Context, argsz: u32, index: u32, out: &mut Outbox) -> Result<()> {
     let command = Command::DeviceGetRegionIoFds;
     ctx.regions
@@ -155,10 +155,10 @@ fn sub_regions(slot: &Slot, argsz: u32, index: u32, out: &mut Outbox) -> Result<
     let payload = out.payload(if all { full } else { IO_FDS })?;
     let mut writer = Writer(payload);
     writer
-        .u32(full as u32)
+        .u32(wire_len(full))
         .u32(0)
         .u32(index)
-        .u32(slot.io_events.len() as u32);
+        .u32(wire_len(slot.io_events.len()));
     if all {
         let mut fds = FdList::new();
         for event in slot.io_events.iter().rev() {

@@ -1,4 +1,4 @@
-//! DEVICE_SET_IRQS: eventfds come and go, interrupts are masked, or triggered from outside.
+//! `DEVICE_SET_IRQS`: eventfds come and go, interrupts are masked, or triggered from outside.
 
 use crate::context::Context;
 use crate::device::Device;
@@ -11,7 +11,7 @@ use crate::wire::request::{IrqAction, IrqData, SetIrqs, at_most, field};
 
 const COMMAND: Command = Command::DeviceSetIrqs;
 
-/// Serves DEVICE_SET_IRQS.
+/// Serves `DEVICE_SET_IRQS`.
 pub(super) fn set(
     ctx: &Context,
     device: &mut dyn Device,
@@ -55,7 +55,7 @@ pub(super) fn set(
             );
         }
         (action, IrqData::None) => {
-            device.irq_state(ctx, irq, start, count, action == IrqAction::Mask)
+            device.irq_state(ctx, irq, start, count, action == IrqAction::Mask);
         }
         (action, IrqData::Bool(bools)) => {
             for (subindex, run) in chosen(start, bools) {

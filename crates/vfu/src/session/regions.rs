@@ -1,4 +1,4 @@
-//! REGION_READ, REGION_WRITE and REGION_WRITE_MULTI.
+//! `REGION_READ`, `REGION_WRITE` and `REGION_WRITE_MULTI`.
 //!
 //! Replies of accesses that fail inside the region keep their payload: a client that is in wide use reads that many
 //! bytes whatever the header says.
@@ -7,13 +7,13 @@ use crate::context::Context;
 use crate::device::{Access, Device, ResetKind};
 use crate::error::{Errno, Error, Result};
 use crate::migration::MigrationState;
-use crate::pci::region::CONFIG;
 use crate::pci::{Event, Events, Step};
+use crate::region::CONFIG_INDEX;
 use crate::transport::outbox::Outbox;
 use crate::wire::request::{RegionAccess, WRITE_MULTI, WRITE_ONE, write_one};
 use crate::wire::{Command, MAX_DATA, REGION_ACCESS};
 
-/// Serves REGION_READ.
+/// Serves `REGION_READ`.
 #[inline]
 pub(super) fn read(
     ctx: &Context,
@@ -40,7 +40,7 @@ pub(super) fn read(
     result
 }
 
-/// Serves REGION_WRITE.
+/// Serves `REGION_WRITE`.
 #[inline]
 pub(super) fn write(
     ctx: &Context,
@@ -65,7 +65,7 @@ pub(super) fn write(
     )
 }
 
-/// Serves REGION_WRITE_MULTI: the writes in order, up to the first that fails. The reply says how many were done.
+/// Serves `REGION_WRITE_MULTI`: the writes in order, up to the first that fails. The reply says how many were done.
 pub(super) fn write_multi(
     ctx: &Context,
     device: &mut dyn Device,
@@ -145,7 +145,7 @@ fn perform(
     callback: bool,
     data: Access<'_>,
 ) -> Result<()> {
-    if access.region == CONFIG as u32 {
+    if access.region == CONFIG_INDEX {
         return match data {
             Access::Read(data) => config_read(ctx, device, access.offset, data),
             Access::Write(data) => config_write(ctx, device, access.offset, data),
@@ -184,7 +184,7 @@ fn config_read(ctx: &Context, device: &mut dyn Device, offset: u64, data: &mut [
             Step::Callback { len } => {
                 let part = rest.get_mut(..len).unwrap_or_default();
                 device
-                    .region_access(ctx, CONFIG as u32, position, Access::Read(part))
+                    .region_access(ctx, CONFIG_INDEX, position, Access::Read(part))
                     .map_err(region_failed)?;
                 len
             }
@@ -214,7 +214,7 @@ fn config_write(
             Step::Callback { len } => {
                 let part = rest.get_mut(..len).unwrap_or_default();
                 device
-                    .region_access(ctx, CONFIG as u32, position, Access::Write(part))
+                    .region_access(ctx, CONFIG_INDEX, position, Access::Write(part))
                     .map_err(region_failed)?;
                 len
             }

@@ -9,7 +9,8 @@ use crate::device::{Device, Quiesce, ResetKind};
 use crate::error::{Errno, Error, Result};
 use crate::log::Level;
 use crate::migration::MigrationState;
-use crate::pci::region::{CONFIG, FLAG_ALWAYS_CB};
+use crate::pci::region::FLAG_ALWAYS_CB;
+use crate::region::CONFIG_INDEX;
 use crate::transport::inbox::{Tagged, insane};
 use crate::transport::outbox::{Outbox, Progress};
 use crate::wire::request::{
@@ -274,10 +275,10 @@ fn command_needs_quiesce(ctx: &Context, header: &Header, payload: &[u8]) -> bool
 
 #[inline]
 fn write_needs_quiesce(ctx: &Context, access: &[u8]) -> bool {
-    if u32_at(access, 8) != CONFIG as u32 || access.len() < REGION_ACCESS {
+    if u32_at(access, 8) != CONFIG_INDEX || access.len() < REGION_ACCESS {
         return false;
     }
-    let delegated = ctx.regions.with(CONFIG as u32, |region| {
+    let delegated = ctx.regions.with(CONFIG_INDEX, |region| {
         region.callback && region.flags & FLAG_ALWAYS_CB != 0
     });
     delegated != Some(true)

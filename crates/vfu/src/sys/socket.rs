@@ -11,12 +11,28 @@ use crate::error::{Errno, Error, Result};
 /// Most descriptors that the kernel passes with one message (`SCM_MAX_FD`).
 pub(crate) const MAX_FDS: usize = 253;
 
-/// Room for one control message with [`MAX_FDS`] descriptors, aligned for its header.
-#[repr(C, align(8))]
-struct Control(MaybeUninit<[u8; CONTROL_SIZE]>);
+/// Room for one control message with [`MAX_FDS`] descriptors.
+#[repr(C)]
+struct Control {
+    header: MaybeUninit<libc::cmsghdr>,
+    fds: MaybeUninit<[RawFd; MAX_FDS + 1]>,
+}
 
-const CMSG_HEADER: usize = 16;
-const CONTROL_SIZE: usize = CMSG_HEADER + (MAX_FDS * 4).next_multiple_of(8);
+impl Control {
+    const fn new() -> Self {
+        Self {
+            header: MaybeUninit::uninit(),
+            fds: MaybeUninit::uninit(),
+        }
+    }
+}
+
+const CMSG_HEADER: usize = size_of::<libc::cmsghdr>();
+const CONTROL_SIZE: usize = size_of::<Control>();
+const _: () = assert!(CONTROL_SIZE == CMSG_HEADER + (MAX_FDS * 4).next_multiple_of(8));
+
+/// `AF_UNIX` as addresses have it.
+const AF_UNIX: libc::sa_family_t = 1;
 
 /// Longest path of a socket, without the NUL that ends it.
 pub(crate) const MAX_PATH: usize = 107;
@@ -41,7 +57,7 @@ pub(crate) fn listen(path: &CStr, nonblocking: bool) -> Result<OwnedFd> {
 
     // SAFETY: all zeroes is a valid sockaddr_un.
     let mut address: libc::sockaddr_un = unsafe { core::mem::zeroed() };
-    address.sun_family = libc::AF_UNIX as libc::sa_family_t;
+    address.sun_family = AF_UNIX;
     for (place, byte) in address.sun_path.iter_mut().zip(bytes) {
         *place = byte.cast_signed();
     }
@@ -52,7 +68,7 @@ pub(crate) fn listen(path: &CStr, nonblocking: bool) -> Result<OwnedFd> {
         size_of::<libc::sockaddr_un>()
     };
     // SAFETY: `address` is a sockaddr_un and `length` at most its size.
-    if unsafe { libc::bind(raw, (&raw const address).cast(), length as libc::socklen_t) } != 0 {
+    if unsafe { libc::bind(raw, (&raw const address).cast(), socklen(length)) } != 0 {
         return Err(failed("bind"));
     }
     // SAFETY: no pointers. On Linux a backlog of 0 still lets one client wait.
@@ -112,8 +128,8 @@ pub(crate) fn pair() -> Result<(OwnedFd, OwnedFd)> {
 
 /// Asks for room for `bytes` in the send buffer. The kernel may grant less, which costs speed and nothing else.
 pub(crate) fn want_send_buffer(fd: BorrowedFd<'_>, bytes: i32) {
-    if !set_option(fd, libc::SO_SNDBUFFORCE, bytes) {
-        set_option(fd, libc::SO_SNDBUF, bytes);
+    if !set_option(fd, libc::SO_SNDBUFFORCE, &bytes) {
+        set_option(fd, libc::SO_SNDBUF, &bytes);
     }
 }
 
@@ -123,19 +139,19 @@ pub(crate) fn limit_waiting(fd: BorrowedFd<'_>, seconds: i64) {
         tv_sec: seconds,
         tv_usec: 0,
     };
-    set_option(fd, libc::SO_RCVTIMEO, limit);
-    set_option(fd, libc::SO_SNDTIMEO, limit);
+    set_option(fd, libc::SO_RCVTIMEO, &limit);
+    set_option(fd, libc::SO_SNDTIMEO, &limit);
 }
 
-fn set_option<T>(fd: BorrowedFd<'_>, option: i32, value: T) -> bool {
+fn set_option<T: Copy>(fd: BorrowedFd<'_>, option: i32, value: &T) -> bool {
     // SAFETY: the pointer is to a live T of the size passed.
     let result = unsafe {
         libc::setsockopt(
             fd.as_raw_fd(),
             libc::SOL_SOCKET,
             option,
-            (&raw const value).cast(),
-            size_of::<T>() as libc::socklen_t,
+            core::ptr::from_ref(value).cast(),
+            socklen(size_of::<T>()),
         )
     };
     result == 0
@@ -209,7 +225,7 @@ pub(crate) fn receive(
     fds: &mut dyn FdSink,
     how: How,
 ) -> Received {
-    let mut control = Control(MaybeUninit::uninit());
+    let mut control = Control::new();
     let flags = libc::MSG_CMSG_CLOEXEC
         | if how.wait { 0 } else { libc::MSG_DONTWAIT }
         | if how.all { libc::MSG_WAITALL } else { 0 };
@@ -218,7 +234,7 @@ pub(crate) fn receive(
         msg_namelen: 0,
         msg_iov: buffers.as_mut_ptr().cast(), // transparent over iovec
         msg_iovlen: buffers.len(),
-        msg_control: (&raw mut control.0).cast(),
+        msg_control: (&raw mut control).cast(),
         msg_controllen: CONTROL_SIZE,
         msg_flags: 0,
     };
@@ -262,12 +278,13 @@ fn take_descriptors(message: &libc::msghdr, fds: &mut dyn FdSink) {
         if current.cmsg_level == libc::SOL_SOCKET && current.cmsg_type == libc::SCM_RIGHTS {
             let bytes = current.cmsg_len.saturating_sub(CMSG_HEADER);
             // SAFETY: the data follow the header, inside the filled part.
-            let data = unsafe { libc::CMSG_DATA(header) }.cast::<RawFd>();
+            let data = unsafe { libc::CMSG_DATA(header) };
             for index in 0..bytes / size_of::<RawFd>() {
                 // SAFETY: `index` is below the number of descriptors that cmsg_len announces.
-                let slot = unsafe { data.add(index) };
-                // SAFETY: the slot lies in the filled part; it need not be aligned.
-                let raw = unsafe { slot.read_unaligned() };
+                let slot = unsafe { data.add(index * size_of::<RawFd>()) };
+                let mut raw: RawFd = -1;
+                // SAFETY: the slot lies in the filled part, and `raw` has room for it.
+                unsafe { slot.copy_to_nonoverlapping((&raw mut raw).cast(), size_of::<RawFd>()) };
                 // SAFETY: the kernel has just installed this descriptor for us, and nobody else knows it.
                 fds.take(unsafe { OwnedFd::from_raw_fd(raw) });
             }
@@ -295,7 +312,7 @@ pub(crate) enum Sent {
 /// `fds` are plain numbers since some are borrowed from C callers; a stale one fails with EBADF.
 #[inline]
 pub(crate) fn send(fd: BorrowedFd<'_>, buffers: &[From<'_>], fds: &[RawFd], wait: bool) -> Sent {
-    let mut control = Control(MaybeUninit::uninit());
+    let mut control = Control::new();
     let mut message = libc::msghdr {
         msg_name: core::ptr::null_mut(),
         msg_namelen: 0,
@@ -324,27 +341,21 @@ pub(crate) fn send(fd: BorrowedFd<'_>, buffers: &[From<'_>], fds: &[RawFd], wait
     }
 }
 
-/// Writes one SCM_RIGHTS control message with at most [`MAX_FDS`] descriptors.
+/// Writes one `SCM_RIGHTS` control message with at most [`MAX_FDS`] descriptors.
 #[cold]
 fn put_descriptors(message: &mut libc::msghdr, control: &mut Control, fds: &[RawFd]) {
     let fds = &fds[..fds.len().min(MAX_FDS)];
     let length = size_of_val(fds);
-    let base = (&raw mut control.0).cast::<u8>();
-    message.msg_control = base.cast();
     message.msg_controllen = CMSG_HEADER + length.next_multiple_of(8);
-    let header = libc::cmsghdr {
+    control.header.write(libc::cmsghdr {
         cmsg_len: CMSG_HEADER + length,
         cmsg_level: libc::SOL_SOCKET,
         cmsg_type: libc::SCM_RIGHTS,
-    };
-    // SAFETY: the buffer is CONTROL_SIZE bytes, which the message of at most MAX_FDS descriptors does not exceed.
-    unsafe { base.write_bytes(0, message.msg_controllen) };
-    // SAFETY: Control is aligned to 8 and has room for the header.
-    unsafe { base.cast::<libc::cmsghdr>().write(header) };
-    // SAFETY: the data start right after the header, inside the buffer.
-    let data = unsafe { base.add(CMSG_HEADER) };
-    // SAFETY: `length` bytes fit there, and the two do not overlap.
-    unsafe { data.copy_from_nonoverlapping(fds.as_ptr().cast(), length) };
+    });
+    let mut list = [-1; MAX_FDS + 1]; // all of it, since the system reads up to a multiple of 8
+    list[..fds.len()].copy_from_slice(fds);
+    control.fds.write(list);
+    message.msg_control = core::ptr::from_mut(control).cast();
 }
 
 /// Reads from a pipe or file, like [`receive`] without descriptors.
@@ -394,6 +405,11 @@ pub(crate) fn is_ready(fd: BorrowedFd<'_>, write: bool) -> bool {
     };
     // SAFETY: one pollfd, which lives over the call; a zero timeout never blocks.
     unsafe { libc::poll(&raw mut poll, 1, 0) > 0 }
+}
+
+/// A structure's size as the system takes it.
+fn socklen(size: usize) -> libc::socklen_t {
+    libc::socklen_t::try_from(size).unwrap_or(0) // sizes of small structures
 }
 
 const fn would_block(errno: i32) -> bool {

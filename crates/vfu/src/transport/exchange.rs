@@ -1,4 +1,4 @@
-//! Our own commands to the client: DMA_READ and DMA_WRITE, and their replies.
+//! Our own commands to the client: `DMA_READ` and `DMA_WRITE`, and their replies.
 //!
 //! 1. They go over the second socket if there is one, else over the connection, where requests of the client may
 //!    cross them: these wait in [`Link::crossing`] until the session serves them.
@@ -26,9 +26,9 @@ const CROSSING_LIMIT: usize = 8 << 20;
 /// The caller's memory for one command.
 #[derive(Debug)]
 pub(crate) enum Data<'a> {
-    /// DMA_READ: the client's bytes go here.
+    /// `DMA_READ`: the client's bytes go here.
     Read(&'a mut [u8]),
-    /// DMA_WRITE: these bytes go to the client.
+    /// `DMA_WRITE`: these bytes go to the client.
     Write(&'a [u8]),
 }
 

@@ -263,7 +263,7 @@ impl<'a> Reader<'a> {
                     self.position += 1;
                     match self.peek() {
                         Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => {
-                            self.position += 1
+                            self.position += 1;
                         }
                         Some(b'u') => {
                             let digits = self

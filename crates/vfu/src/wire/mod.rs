@@ -16,6 +16,9 @@ use core::fmt;
 pub const HEADER: usize = 16;
 /// Most bytes of data in one message.
 pub const MAX_DATA: usize = 1 << 20;
+/// [`MAX_DATA`] in the width that messages have.
+pub(crate) const MAX_DATA_U32: u32 = 1 << 20;
+const _: () = assert!(MAX_DATA_U32 as usize == MAX_DATA);
 /// Largest message: data, header and the description of an access.
 pub const MAX_MESSAGE: usize = MAX_DATA + HEADER + REGION_ACCESS;
 /// Bytes that describe an access to a region or to client memory.
@@ -175,6 +178,12 @@ impl Header {
     pub const fn is_empty(&self) -> bool {
         self.len() < HEADER
     }
+}
+
+/// A length as the wire has it. Lengths of messages are checked to stay far below what this cuts.
+#[inline]
+pub(crate) fn wire_len(length: usize) -> u32 {
+    u32::try_from(length).unwrap_or(u32::MAX)
 }
 
 /// The u32 at `offset`, or 0 past the end: callers have checked the length.

@@ -3,7 +3,7 @@
 //! What is checked here depends on the bytes alone: lengths, argsz, flags that exclude each other. What depends on the device
 //! (sizes, counts, states) is checked by the handlers.
 
-use super::{Command, MAX_DATA, REGION_ACCESS, u32_at, u64_at};
+use super::{Command, MAX_DATA, MAX_DATA_U32, REGION_ACCESS, u32_at, u64_at};
 use crate::error::{Error, Result};
 
 /// Bytes of the fixed part of each request.
@@ -21,18 +21,18 @@ pub(crate) const WRITE_MULTI: usize = 8;
 pub(crate) const WRITE_ONE: usize = 24;
 
 /// Largest argsz of commands whose reply it bounds.
-const MAX_ARGSZ: u32 = MAX_DATA as u32;
+const MAX_ARGSZ: u32 = MAX_DATA_U32;
 
-/// DMA_MAP: the device may read.
+/// `DMA_MAP`: the device may read.
 pub(crate) const DMA_READ: u32 = 1;
-/// DMA_MAP: the device may write.
+/// `DMA_MAP`: the device may write.
 pub(crate) const DMA_WRITE: u32 = 2;
-/// DMA_MAP: map the descriptor.
+/// `DMA_MAP`: map the descriptor.
 pub(crate) const DMA_MMAP: u32 = 4;
-/// DMA_MAP: read and write the descriptor.
+/// `DMA_MAP`: read and write the descriptor.
 pub(crate) const DMA_FILE_IO: u32 = 8;
 
-/// DMA_MAP.
+/// `DMA_MAP`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct DmaMap {
     pub(crate) flags: u32,
@@ -41,7 +41,7 @@ pub(crate) struct DmaMap {
     pub(crate) size: u64,
 }
 
-/// DMA_UNMAP.
+/// `DMA_UNMAP`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum DmaUnmap {
     /// One region.
@@ -65,7 +65,7 @@ pub(crate) struct RegionAccess {
     pub(crate) count: u32,
 }
 
-/// SET_IRQS: what to do.
+/// `SET_IRQS`: what to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum IrqAction {
     Mask,
@@ -73,7 +73,7 @@ pub(crate) enum IrqAction {
     Trigger,
 }
 
-/// SET_IRQS: with what.
+/// `SET_IRQS`: with what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum IrqData<'a> {
     None,
@@ -82,7 +82,7 @@ pub(crate) enum IrqData<'a> {
     Eventfd,
 }
 
-/// SET_IRQS.
+/// `SET_IRQS`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SetIrqs<'a> {
     pub(crate) index: u32,
@@ -92,16 +92,16 @@ pub(crate) struct SetIrqs<'a> {
     pub(crate) count: u32,
 }
 
-/// DEVICE_FEATURE: PROBE.
+/// `DEVICE_FEATURE`: PROBE.
 pub(crate) const FEATURE_PROBE: u32 = 1 << 18;
-/// DEVICE_FEATURE: SET.
+/// `DEVICE_FEATURE`: SET.
 pub(crate) const FEATURE_SET: u32 = 1 << 17;
-/// DEVICE_FEATURE: GET.
+/// `DEVICE_FEATURE`: GET.
 pub(crate) const FEATURE_GET: u32 = 1 << 16;
-/// DEVICE_FEATURE: the number of the feature.
+/// `DEVICE_FEATURE`: the number of the feature.
 pub(crate) const FEATURE_MASK: u32 = 0xffff;
 
-/// DEVICE_FEATURE.
+/// `DEVICE_FEATURE`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Feature<'a> {
     pub(crate) argsz: u32,
@@ -378,7 +378,7 @@ fn set_irqs(payload: &[u8]) -> Result<Request<'_>> {
     }))
 }
 
-/// Reads REGION_READ, and the first part of REGION_WRITE.
+/// Reads `REGION_READ`, and the first part of `REGION_WRITE`.
 #[inline]
 pub(crate) fn region_access(command: Command, payload: &[u8]) -> Result<RegionAccess> {
     at_least(
@@ -396,7 +396,7 @@ pub(crate) fn region_access(command: Command, payload: &[u8]) -> Result<RegionAc
     Ok(access)
 }
 
-/// Reads REGION_WRITE: where, and what.
+/// Reads `REGION_WRITE`: where, and what.
 #[inline]
 pub(crate) fn region_write(payload: &mut [u8]) -> Result<(RegionAccess, &mut [u8])> {
     let access = region_access(Command::RegionWrite, payload)?;
@@ -421,7 +421,7 @@ fn region_write_multi(payload: &mut [u8]) -> Result<Request<'_>> {
     Ok(Request::RegionWriteMulti(writes))
 }
 
-/// One of the writes of REGION_WRITE_MULTI: at most 8 bytes of data.
+/// One of the writes of `REGION_WRITE_MULTI`: at most 8 bytes of data.
 pub(crate) fn write_one(write: &mut [u8]) -> Result<(RegionAccess, &mut [u8])> {
     let access = RegionAccess {
         offset: u64_at(write, 0),

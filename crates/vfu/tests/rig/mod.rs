@@ -181,7 +181,7 @@ impl Rig {
         let copy = Arc::clone(&lines);
         ctx.set_log(
             Some(Box::new(move |level, text: &str| {
-                copy.lock().unwrap().push((level, text.to_owned()))
+                copy.lock().unwrap().push((level, text.to_owned()));
             })),
             Level::Debug,
         );
@@ -356,10 +356,8 @@ pub fn drain(fd: &OwnedFd) -> Option<u64> {
     }
     let mut bytes = [0; 8];
     // SAFETY: room for 8 bytes.
-    assert_eq!(
-        unsafe { libc::read(fd.as_raw_fd(), bytes.as_mut_ptr().cast(), 8) },
-        8
-    );
+    let count = unsafe { libc::read(fd.as_raw_fd(), bytes.as_mut_ptr().cast(), 8) };
+    assert_eq!(count, 8);
     Some(u64::from_ne_bytes(bytes))
 }
 
