@@ -166,6 +166,7 @@ def reach(
     buffer_of: Callable[[object], tuple[int, int] | None],
     exclude: list[tuple[int, int]],
     mappings: list[tuple[int, int]],
+    heaps: list[tuple[int, int]],
 ) -> list[str]: ...
 def leads_to(
     held: list[Held],

@@ -28,8 +28,10 @@ STOPPED = pytest.StashKey[list[BaseException]]()
 KEPT = pytest.StashKey[list[object]]()
 
 
-class ClibFailure(pytest.fail.Exception):
+class Found(pytest.fail.Exception):
     """A test lost something: its text is the findings, and there is no traceback."""
+
+    __module__ = "builtins"  # shown without one, as pytest's own
 
     def __init__(self, findings: list[Finding]) -> None:
         text = "\n\n".join("\n".join(finding.lines()) for finding in findings)
@@ -96,7 +98,7 @@ class Execution:
             raise
         lost = self._end_test(item)
         if lost:
-            raise ClibFailure(lost)
+            raise Found(lost)
         return result
 
     def _end_test(self, item: pytest.Item) -> list[Finding]:
@@ -255,7 +257,7 @@ class CallbackPhases:
 
 def _shown(call: pytest.CallInfo[Any]) -> bool:
     """Whether the failure itself is the text of the findings."""
-    return call.excinfo is not None and isinstance(call.excinfo.value, ClibFailure)
+    return call.excinfo is not None and isinstance(call.excinfo.value, Found)
 
 
 def _ends_with(item: pytest.Item) -> Iterator[object]:

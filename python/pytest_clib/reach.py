@@ -7,6 +7,7 @@ into, and which Python types own memory that only they know the way to.
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import gc
 import os
 import sys
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 LEAVES = (int, bytes, bytearray)
 PASSED = (str, float, type, FunctionType, BuiltinFunctionType, ModuleType, type(None))
 
+INVERTED = 2**64 - 1  # minus an address: what no scan takes for a pointer
+THREAD_HEAP = 64 << 20  # heaps of threads begin at multiples of this
 ANONYMOUS_FIELDS = 5  # of a line in /proc/self/maps; a name would be the sixth
 
 OPTIMIZED = 1  # co_flags: locals live in the frame, and f_locals is a copy
@@ -72,37 +75,57 @@ def classify(
     objects = gc.get_objects()
     objects.append(sys.modules)
     objects.extend(_thread_values())
-    exclude, mappings = _mappings()
+    memory = Memory.now()
     return native.reach(  # type: ignore[no-any-return]
         held,
         objects,
         skip=list(skip),
         owner_types=owner_types(),
         buffer_of=buffer_of,
-        exclude=exclude,
-        mappings=mappings if uses_arenas() else [],
+        exclude=memory.exclude,
+        mappings=memory.anonymous if uses_arenas() else [],
+        heaps=memory.heaps,
     )
 
 
-def _mappings() -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    """Memory that is not to be scanned, and anonymous mappings, where arenas are.
+@dataclasses.dataclass
+class Memory:
+    """The mappings of the process, as far as a scan must know them.
 
-    The stack of the main thread is not scanned when that is the one that asks: it runs
-    pytest, and what the test's calls left on it is over.
+    Attributes:
+        exclude: memory that is not to be scanned, as (address, bytes): the stack of the
+            main thread when that is the one that asks, since it runs pytest, and what
+            the test's calls left on it is over; and the dynamic loader's variables,
+            where the address of its cache outlives the cache.
+        anonymous: mappings without a file, where arenas are, as (start, end); inverted,
+            since a library's own may be among them.
+        heaps: the C library's heaps, as (start, end).
     """
-    exclude: list[tuple[int, int]] = []
-    anonymous: list[tuple[int, int]] = []
-    in_main = threading.current_thread() is threading.main_thread()
-    with open("/proc/self/maps", "rb") as maps:  # noqa: PTH123
-        for line in maps:
-            fields = line.split()
-            if len(fields) == ANONYMOUS_FIELDS:
-                start, _, end = fields[0].partition(b"-")
-                anonymous.append((int(start, 16), int(end, 16)))
-            elif in_main and fields[-1] == b"[stack]":
-                start, _, end = fields[0].partition(b"-")
-                exclude.append((int(start, 16), int(end, 16) - int(start, 16)))
-    return exclude, anonymous
+
+    exclude: list[tuple[int, int]] = dataclasses.field(default_factory=list)
+    anonymous: list[tuple[int, int]] = dataclasses.field(default_factory=list)
+    heaps: list[tuple[int, int]] = dataclasses.field(default_factory=list)
+
+    @classmethod
+    def now(cls) -> Memory:
+        """The mappings at this moment."""
+        memory = cls()
+        in_main = threading.current_thread() is threading.main_thread()
+        with open("/proc/self/maps", "rb") as maps:  # noqa: PTH123
+            for line in maps:
+                fields = line.split()
+                first, _, last = fields[0].partition(b"-")
+                start, end = int(first, 16), int(last, 16)
+                name = fields[-1] if len(fields) > ANONYMOUS_FIELDS else b""
+                if not name:
+                    memory.anonymous.append((INVERTED - start, INVERTED - end))
+                    if start % THREAD_HEAP == 0:
+                        memory.heaps.append((start, end))
+                elif name == b"[heap]":
+                    memory.heaps.append((start, end))
+                elif b"/ld-linux" in name or (in_main and name == b"[stack]"):
+                    memory.exclude.append((start, end - start))
+        return memory
 
 
 def uses_arenas() -> bool:

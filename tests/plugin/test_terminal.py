@@ -68,7 +68,7 @@ def test_leak_fails_the_test_at_teardown_with_its_own_word(suite, leaks):
             "*= clib =*",
             "test_it.py::test_loses: leak: 1 block*",
             "clib: 1 leak in 2 tests",
-            "ERROR test_it.py::test_loses - *leak: 1 block (10 bytes) lost*",
+            "LEAK test_it.py::test_loses - Found: leak: 1 block (10 bytes) lost*",
         ]
     )
 

@@ -72,18 +72,15 @@ pub(crate) struct Held {
 }
 
 impl Held {
-    fn new(mut held: engine::Held) -> Self {
-        let disguised = !held.key;
-        held.key = 0;
-        black_box(&mut held.key); // the freed copy must not keep the address
+    fn new(held: &engine::Held) -> Self {
         Self {
             kind: held.kind,
-            disguised,
+            disguised: !held.key,
             size: held.size,
             function: held.function,
             library: held.library,
             site: held.site,
-            backtrace: held.backtrace,
+            backtrace: held.backtrace.clone(),
             sequence: held.sequence,
             test: held.test,
             thread: held.thread,
@@ -230,11 +227,10 @@ impl Session {
 
     /// What the libraries acquired after `mark` and still hold, oldest first.
     fn held_since(&self, mark: u64) -> PyResult<Vec<Held>> {
-        Ok(self
-            .with(|session| session.held_since(Mark(mark)))?
-            .into_iter()
-            .map(Held::new)
-            .collect())
+        let mut plain = self.with(|session| session.held_since(Mark(mark)))?;
+        let held = plain.iter().map(Held::new).collect();
+        forget(&mut plain);
+        Ok(held)
     }
 
     /// Takes things out of the ledger.

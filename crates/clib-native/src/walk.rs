@@ -41,8 +41,20 @@ const ARENA: usize = 1 << 20;
 /// Words outside of this range are no address of user space.
 const ADDRESSES: std::ops::Range<usize> = 0x1_0000..1 << 47;
 
+/// Memory of up to this many bytes is read here; more is left to the scan, which reads it through the kernel.
+const SMALL: usize = 4096;
+
 /// Objects whose variable part is longer than this many items have a wrong `ob_size`.
 const MOST_ITEMS: usize = 1 << 24;
+
+const LIST_SUBCLASS: u64 = 1 << 25;
+const DICT_SUBCLASS: u64 = 1 << 29;
+
+/// Where the structures of containers point to their tables, by kind, in words from their start.
+const LIST_TABLES: &[usize] = &[3]; // ob_item
+const DICT_TABLES: &[usize] = &[4, 5]; // ma_keys, ma_values
+const SET_TABLES: &[usize] = &[5]; // table
+const DEQUE_TABLES: &[usize] = &[3, 4]; // leftblock, rightblock
 
 /// What an object of a type tells.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -68,6 +80,8 @@ struct Shape {
     is_gc: Option<ffi::inquiry>,
     /// Always small and never static, so that it lies in an arena.
     in_arena: bool,
+    /// Where it points to memory of its own.
+    tables: &'static [usize],
 }
 
 /// Addresses are their own hash, but for the bits that alignment makes equal.
@@ -97,9 +111,12 @@ struct Walk<'py> {
     roots: Roots,
     seen: HashSet<usize, ByAddress>,
     stack: Vec<*mut ffi::PyObject>,
+    follow: bool,
     shapes: HashMap<usize, Shape, ByAddress>,
     /// Lowest and highest pool seen, by the index of the arena.
     arenas: BTreeMap<u32, (usize, usize)>,
+    /// The C heaps, as (start, end).
+    heaps: Vec<(usize, usize)>,
 }
 
 /// The `visitproc` of the walk; `arg` is the [`Walk`].
@@ -117,9 +134,34 @@ impl<'py> Walk<'py> {
         }
     }
 
-    fn run(&mut self) -> PyResult<()> {
+    fn new(py: Python<'py>, owner_types: Vec<Bound<'py, PyAny>>, follow: bool) -> Self {
+        Self {
+            py,
+            owners: Vec::new(),
+            owner_types,
+            roots: Roots::default(),
+            seen: HashSet::default(),
+            stack: Vec::new(),
+            follow,
+            shapes: HashMap::default(),
+            arenas: BTreeMap::new(),
+            heaps: Vec::new(),
+        }
+    }
+
+    /// Walks from `objects`, and asks owners for their buffers.
+    fn run(&mut self, objects: &Bound<'py, PyList>, buffer_of: &Bound<'py, PyAny>) -> PyResult<()> {
+        self.seen.insert(objects.as_ptr() as usize);
+        for object in objects.iter() {
+            self.push(object.as_ptr());
+        }
         while let Some(object) = self.stack.pop() {
             self.expand(object)?;
+        }
+        for owner in std::mem::take(&mut self.owners) {
+            if let Some((start, length)) = buffer_of.call1((&owner,))?.extract()? {
+                self.buffer(start, length);
+            }
         }
         Ok(())
     }
@@ -130,6 +172,13 @@ impl<'py> Walk<'py> {
         let shape = self.shape(unsafe { ffi::Py_TYPE(object) })?;
         if shape.in_arena {
             self.note_arena(object as usize);
+        }
+        self.note_owned(object as usize);
+        for table in shape.tables {
+            let field: *const usize =
+                std::ptr::with_exposed_provenance(object as usize + table * size_of::<usize>());
+            // SAFETY: a field of the structure that all instances of this type begin with.
+            self.note_owned(unsafe { field.read() });
         }
         match shape.content {
             Content::Nothing => {}
@@ -142,7 +191,7 @@ impl<'py> Walk<'py> {
             }
             Content::Raw(fixed, item) => self.raw(object, fixed, item),
         }
-        let Some(traverse) = shape.traverse else {
+        let Some(traverse) = shape.traverse.filter(|_| self.follow) else {
             return Ok(());
         };
         // SAFETY: the slot is the type's own, called with an instance of it.
@@ -195,9 +244,33 @@ impl<'py> Walk<'py> {
         self.buffer(object as usize + header, length.saturating_sub(header));
     }
 
+    /// Memory of a live object, or a buffer that it owns.
     fn buffer(&mut self, start: usize, length: usize) {
-        if length >= size_of::<usize>() {
+        if length > SMALL {
             self.roots.buffers.push((start, length));
+            return;
+        }
+        let aligned = start.next_multiple_of(size_of::<usize>());
+        let mut at: *const usize = std::ptr::with_exposed_provenance(aligned);
+        let words = (start + length).saturating_sub(aligned) / size_of::<usize>();
+        for _ in 0..words {
+            // SAFETY: `at` is aligned, and inside of a live object's memory for `words` words from `aligned` on.
+            let word = unsafe { at.read() };
+            if ADDRESSES.contains(&word) {
+                self.roots.values.push(word);
+            }
+            at = at.wrapping_add(1);
+        }
+    }
+
+    /// Large objects and tables lie in the C heap, with old bytes in what they do not use.
+    fn note_owned(&mut self, address: usize) {
+        if self
+            .heaps
+            .iter()
+            .any(|(start, end)| (*start..*end).contains(&address))
+        {
+            self.roots.owned.push(!address);
         }
     }
 
@@ -248,6 +321,7 @@ impl<'py> Walk<'py> {
             content: self.content(flags, bound)?,
             traverse,
             is_gc,
+            tables: self.tables(flags, kind)?,
             in_arena: is_any(
                 kind,
                 &[
@@ -256,6 +330,28 @@ impl<'py> Walk<'py> {
                     &raw mut ffi::PyCFunction_Type,
                 ],
             ),
+        })
+    }
+
+    fn tables(&self, flags: u64, kind: *mut ffi::PyTypeObject) -> PyResult<&'static [usize]> {
+        let set_types = [&raw mut ffi::PySet_Type, &raw mut ffi::PyFrozenSet_Type];
+        // SAFETY: all are type objects.
+        let is_set = set_types
+            .iter()
+            .any(|set| unsafe { ffi::PyType_IsSubtype(kind, *set) } != 0);
+        let deque = self.py.import("collections")?.getattr("deque")?;
+        // SAFETY: as above.
+        let is_deque = unsafe { ffi::PyType_IsSubtype(kind, deque.as_ptr().cast()) } != 0;
+        Ok(if flags & LIST_SUBCLASS != 0 {
+            LIST_TABLES
+        } else if flags & DICT_SUBCLASS != 0 {
+            DICT_TABLES
+        } else if is_set {
+            SET_TABLES
+        } else if is_deque {
+            DEQUE_TABLES
+        } else {
+            &[]
         })
     }
 
@@ -295,14 +391,36 @@ impl<'py> Walk<'py> {
         Ok(Content::Raw(fixed, item))
     }
 
-    /// Arenas lie around the pools seen: no pool of an arena is further from another than the arena is long.
-    fn exclude_arenas(&mut self) {
+    /// Leaves the arenas out of the scan: their pools, and where others of the same arena may be.
+    ///
+    /// No pool of an arena is further from another than the arena is long. Around the pools seen other things may lie, too,
+    /// so that what belongs to another mapping or to a loaded object is not left out.
+    fn exclude_arenas(&mut self, mappings: &[(usize, usize)]) {
+        let objects = clib_hook::objects::loaded();
         for &(low, high) in self.arenas.values() {
-            if high - low >= ARENA {
-                continue; // not pools after all: PYTHONMALLOC or another allocator
+            let end = high + POOL;
+            if end - low > ARENA {
+                continue; // not pools after all: another allocator
             }
-            let start = (high + POOL).saturating_sub(ARENA);
-            self.roots.exclude.push((start, low + ARENA - start));
+            let (mut first, mut last) = (low, end);
+            // With all pools seen, or all but the one that alignment costs, there are no others.
+            if end - low < ARENA - POOL {
+                let (from, to) = mappings
+                    .iter()
+                    .map(|(from, to)| (!from, !to))
+                    .find(|(from, to)| (*from..*to).contains(&low))
+                    .unwrap_or((low, end));
+                first = end.saturating_sub(ARENA).max(from);
+                last = (low + ARENA).min(to).max(end);
+                for object in &objects {
+                    if object.end <= low {
+                        first = first.max(object.end);
+                    } else if object.start >= end {
+                        last = last.min(object.start);
+                    }
+                }
+            }
+            self.roots.exclude.push((first, last - first));
         }
     }
 }
@@ -319,8 +437,12 @@ fn is_subtype(kind: &Bound<'_, PyAny>, of: &Bound<'_, PyAny>) -> bool {
 /// How each of `held` can be reached: `reachable`, `lost` or `indirect`.
 ///
 /// `objects` are where the walk begins, `skip` is not looked into. `owner_types` are the types whose instances own memory
-/// that `buffer_of(instance)` tells as (address, bytes), or `None`. `arenas` says whether `CPython` allocates from arenas.
+/// that `buffer_of(instance)` tells as (address, bytes), or `None`. `exclude` is memory, as (address, bytes), that is not
+/// scanned, and so are the interpreter's arenas if `mappings` tells the anonymous mappings that they lie in, as (start, end),
+/// both inverted: a library's own mapping may be among them, and must not be held by this list. `heaps` are the C heaps, as
+/// (start, end); what the interpreter has there is not scanned either.
 #[pyfunction]
+#[pyo3(signature = (held, objects, *, skip, owner_types, buffer_of, exclude, mappings, heaps))]
 fn reach<'py>(
     py: Python<'py>,
     held: Vec<Bound<'py, Held>>,
@@ -328,41 +450,50 @@ fn reach<'py>(
     skip: &Bound<'py, PyList>,
     owner_types: Vec<Bound<'py, PyAny>>,
     buffer_of: &Bound<'py, PyAny>,
-    arenas: bool,
+    exclude: Vec<(usize, usize)>,
+    mappings: Vec<(usize, usize)>,
+    heaps: Vec<(usize, usize)>,
 ) -> PyResult<Vec<&'static str>> {
-    let mut walk = Walk {
-        py,
-        owners: Vec::new(),
-        owner_types,
-        roots: Roots::default(),
-        seen: HashSet::default(),
-        stack: Vec::new(),
-        shapes: HashMap::default(),
-        arenas: BTreeMap::new(),
-    };
+    let mut walk = Walk::new(py, owner_types, true);
+    walk.roots.exclude = exclude;
+    walk.heaps = heaps;
     walk.seen.insert(skip.as_ptr() as usize);
-    walk.seen.insert(objects.as_ptr() as usize);
     for object in skip.iter() {
         walk.seen.insert(object.as_ptr() as usize);
     }
-    for object in objects.iter() {
-        walk.push(object.as_ptr());
+    walk.run(objects, buffer_of)?;
+    if !mappings.is_empty() {
+        walk.exclude_arenas(&mappings);
     }
-    walk.run()?;
-    for owner in std::mem::take(&mut walk.owners) {
-        if let Some((start, length)) = buffer_of.call1((&owner,))?.extract()? {
-            walk.buffer(start, length);
-        }
-    }
-    if arenas {
-        walk.exclude_arenas();
-    }
+    walk.roots
+        .owned
+        .sort_unstable_by(|one, other| other.cmp(one));
+    judge(&held, walk.roots)
+}
+
+/// For each of `held` whether `objects` themselves, without what they refer to, lead to it, directly or through other
+/// blocks of the libraries. What is not found this way may still be held.
+#[pyfunction]
+#[pyo3(signature = (held, objects, *, owner_types, buffer_of))]
+fn leads_to<'py>(
+    py: Python<'py>,
+    held: Vec<Bound<'py, Held>>,
+    objects: &Bound<'py, PyList>,
+    owner_types: Vec<Bound<'py, PyAny>>,
+    buffer_of: &Bound<'py, PyAny>,
+) -> PyResult<Vec<bool>> {
+    let mut walk = Walk::new(py, owner_types, false);
+    walk.run(objects, buffer_of)?;
+    walk.roots.only = true;
+    let found = judge(&held, walk.roots)?;
+    Ok(found.into_iter().map(|how| how == "reachable").collect())
+}
+
+fn judge(held: &[Bound<'_, Held>], mut roots: Roots) -> PyResult<Vec<&'static str>> {
     let mut plain: Vec<_> = held.iter().map(|held| held.get().plain()).collect();
     let here = plain.as_ptr() as usize;
-    walk.roots
-        .exclude
-        .push((here, size_of_val(plain.as_slice())));
-    let found = reachability(&plain, &walk.roots).map_err(to_py);
+    roots.exclude.push((here, size_of_val(plain.as_slice())));
+    let found = reachability(&plain, &roots).map_err(to_py);
     forget(&mut plain);
     Ok(found?
         .into_iter()
@@ -376,5 +507,6 @@ fn reach<'py>(
 
 /// Adds what this module exports.
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add_function(wrap_pyfunction!(reach, module)?)
+    module.add_function(wrap_pyfunction!(reach, module)?)?;
+    module.add_function(wrap_pyfunction!(leads_to, module)?)
 }

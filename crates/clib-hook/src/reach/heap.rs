@@ -34,8 +34,9 @@ fn cache_key() -> usize {
     })
 }
 
-/// Calls `found` with the start and end of the part of each free chunk that holds old bytes, in all heaps.
-pub(super) fn free_chunks(mut found: impl FnMut(usize, usize)) {
+/// Calls `found` with the start and end of the part of each free chunk that holds old bytes, in all heaps, and of each chunk
+/// that an address in `owned` (inverted, in descending order) lies in.
+pub(super) fn free_chunks(owned: &[usize], mut found: impl FnMut(usize, usize)) {
     let key = cache_key();
     // Chunks in fast bins look used; this puts them where free chunks are.
     // SAFETY: no preconditions; it frees nothing that is in use.
@@ -46,12 +47,12 @@ pub(super) fn free_chunks(mut found: impl FnMut(usize, usize)) {
             continue;
         };
         if name == b"[heap]" {
-            walk(start, end, key, &mut found);
+            walk(start, end, key, owned, &mut found);
         } else if name.is_empty() {
             // Other memory may go before, in the same area.
             let mut arena = start.next_multiple_of(ARENA);
             while arena + ARENA_HEAD < end {
-                arena_chunks(arena, end.min(arena + ARENA), key, &mut found);
+                arena_chunks(arena, end.min(arena + ARENA), key, owned, &mut found);
                 arena += ARENA;
             }
         }
@@ -59,12 +60,18 @@ pub(super) fn free_chunks(mut found: impl FnMut(usize, usize)) {
 }
 
 /// Free chunks of a thread's heap. Where its chunks begin depends on the version: it is where a walk leads exactly to the end.
-fn arena_chunks(arena: usize, end: usize, key: usize, found: &mut impl FnMut(usize, usize)) {
+fn arena_chunks(
+    arena: usize,
+    end: usize,
+    key: usize,
+    owned: &[usize],
+    found: &mut impl FnMut(usize, usize),
+) {
     let mut firsts = (arena + 0x20..arena + ARENA_HEAD).step_by(16);
-    if let Some(first) = firsts.find(|first| walk(*first, end, key, &mut |_, _| {})) {
+    if let Some(first) = firsts.find(|first| walk(*first, end, key, &[], &mut |_, _| {})) {
         // What goes before describes the heap: it points to chunks, not for their owners.
         found(arena, first);
-        walk(first, end, key, found);
+        walk(first, end, key, owned, found);
     }
 }
 
@@ -79,7 +86,14 @@ pub(super) fn next_chunk(start: usize, size: usize) -> usize {
 }
 
 /// Walks over chunks; says whether they lead exactly to `end`.
-fn walk(start: usize, end: usize, key: usize, found: &mut impl FnMut(usize, usize)) -> bool {
+fn walk(
+    start: usize,
+    end: usize,
+    key: usize,
+    owned: &[usize],
+    found: &mut impl FnMut(usize, usize),
+) -> bool {
+    let mut owned = &owned[owned.partition_point(|inverted| !inverted < start)..];
     // The first chunk's user part is aligned to 16.
     let mut chunk = start.next_multiple_of(16);
     while chunk + SMALLEST <= end {
@@ -97,7 +111,12 @@ fn walk(start: usize, end: usize, key: usize, found: &mut impl FnMut(usize, usiz
             return true;
         }
         let free = sys::read_word(next + 8).is_some_and(|word| word & PREVIOUS_IN_USE == 0);
-        if free || (key != 0 && sys::read_word(user + 8) == Some(key)) {
+        let passed = owned
+            .iter()
+            .take_while(|inverted| !**inverted < next)
+            .count();
+        owned = &owned[passed..];
+        if free || passed > 0 || (key != 0 && sys::read_word(user + 8) == Some(key)) {
             // The user part goes on to the size word of the next chunk.
             found(user, next + 8);
         }
@@ -160,7 +179,7 @@ mod tests {
         };
         let mut free: Array<(usize, usize)> = Array::new(1 << 16).expect("memory");
         let mut count = 0;
-        free_chunks(|start, end| {
+        free_chunks(&[], |start, end| {
             free[count] = (start, end);
             count += 1;
         });

@@ -42,6 +42,9 @@ pub struct Roots {
     pub buffers: Vec<(usize, usize)>,
     /// Memory not to be scanned, as (address, bytes): an interpreter's own heap, whose live objects the caller walked.
     pub exclude: Vec<(usize, usize)>,
+    /// Inverted addresses in blocks of the C heap that are the interpreter's own, in descending order: these blocks are not
+    /// scanned, since the caller walked what is in them, and the rest of them is old bytes.
+    pub owned: Vec<usize>,
     /// The values and buffers are all the roots there are: a cheap look, whose `Reachable` is right, and whose `Lost` only
     /// means that these do not lead there.
     pub only: bool,
@@ -148,8 +151,10 @@ fn search(held: &[Held], roots: &Roots, registers: &[usize; 6]) -> Result<Vec<Re
 #[inline(never)]
 fn scan_memory(held: &[Held], roots: &Roots, registers: &[usize; 6]) -> Result<Search, Error> {
     // First of all, since whatever is allocated from here on may lie in memory that was free.
-    let holes =
-        roots::Holes::of_free_memory(ledger::count() + held.len() + roots.exclude.len() + 4096)?;
+    let holes = roots::Holes::of_free_memory(
+        ledger::count() + held.len() + roots.exclude.len() + 4096,
+        &roots.owned,
+    )?;
     let mut search = Search::new(ledger::extents())?;
     let areas = objects::areas()?;
     search.allocator = roots::allocator_ranges(&areas);

@@ -73,10 +73,10 @@ pub(super) struct Holes {
 }
 
 impl Holes {
-    /// Free memory in the C heaps, with room for some more.
-    pub(super) fn of_free_memory(more: usize) -> Result<Self, Error> {
+    /// Free memory in the C heaps, and chunks that are `owned`, with room for some more.
+    pub(super) fn of_free_memory(more: usize, owned: &[usize]) -> Result<Self, Error> {
         let mut holes = Self::with_room_for(more + (1 << 20))?;
-        heap::free_chunks(|start, end| holes.add(start, end));
+        heap::free_chunks(owned, |start, end| holes.add(start, end));
         Ok(holes)
     }
 

@@ -1,7 +1,7 @@
 /*
  * An exception passes a raw array.
  *
- * finds: leak: 1 block (100 bytes) lost: operator new[](unsigned long) in convert
+ * finds: leak: 1 block (100 bytes) lost: operator new[] in convert
  *
  *     def test():
  *         assert lib.convert(b"x") == -1

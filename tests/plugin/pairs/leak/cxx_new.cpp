@@ -1,7 +1,7 @@
 /*
  * operator new is an allocation as any other.
  *
- * finds: leak: 1 block (40 bytes) lost: operator new(unsigned long) in area
+ * finds: leak: 1 block (40 bytes) lost: operator new in area
  *
  *     def test():
  *         assert lib.area(6, 7) == 42
