@@ -14,6 +14,7 @@ from .harness import *
 
 BAR0 = VFU_PCI_DEV_BAR0_REGION_IDX
 INFO = bytes(t.vfio_user_device_info(argsz=16))
+SPLIT = pytest.mark.defect("D39")
 NR_SENDMSG, NR_RECVMSG = 46, 47  # x86-64
 
 
@@ -84,15 +85,20 @@ def test_attach_waits_for_a_client(ctx):
     assert call.wait()[0] == 0
 
 
-def test_attach_waits_for_the_whole_version(ctx):
-    call = Call(lib.vfu_attach_ctx, ctx)
+@pytest.mark.parametrize(
+    "first", [pytest.param(1, marks=SPLIT), pytest.param(15, marks=SPLIT), 16, 19]
+)
+def test_attach_waits_for_the_whole_version(ctx, first):
     sock = open_client(ctx)
     sock.setblocking(True)
     message = frame(VFIO_USER_VERSION, version_payload())
-    for byte in message:
+    sock.sendall(message[:first])
+    call = Call(lib.vfu_attach_ctx, ctx)
+    until(waits_or_ended, call)
+    for byte in message[first:]:
         sock.sendall(bytes([byte]))
-    assert call.wait() == (0, call.errno)
     receive(sock, VFIO_USER_VERSION)
+    assert call.wait()[0] == 0
 
 
 def test_attach_again_after_a_refused_client(ctx):
@@ -176,14 +182,17 @@ def test_read_of_1_mib(ctx):
     assert call.wait() == (-1, errno.ENOTCONN)
 
 
-@pytest.mark.defect("D1")
-def test_message_in_pieces(ctx):
+@pytest.mark.defect("D1", "D39")
+@pytest.mark.parametrize("first", [1, 15, 17, 31])
+def test_message_in_pieces(ctx, first):
     sock = connect_client(ctx)
     sock.setblocking(True)
+    message = frame(VFIO_USER_DEVICE_GET_INFO, INFO)
+    sock.sendall(message[:first])
     call = Call(lib.vfu_run_ctx, ctx)
-    for byte in frame(VFIO_USER_DEVICE_GET_INFO, INFO):
+    until(waits_or_ended, call)
+    for byte in message[first:]:
         sock.sendall(bytes([byte]))
-        os.sched_yield()
     assert len(get_reply(sock)) == 16
     hang_up(sock)
     assert call.wait() == (-1, errno.ENOTCONN)
