@@ -1,6 +1,6 @@
 //! The `PyO3` module `pytest_clib._native`: types in, types out, no logic.
 //!
-//! The only crate that knows both Python and the engine. [`hook`], [`plan`], [`mock`], [`record`] and [`symbolize`] hand through `clib-hook`, [`abi`]
+//! The only crate that knows both Python and the engine. [`hook`], [`plan`], [`mock`], [`record`], [`tools`] and [`symbolize`] hand through `clib-hook`, [`abi`]
 //! hands through `clib-abi`, and [`walk`] turns the live objects of the interpreter into words and buffers, so that
 //! `clib-hook` can tell what is lost without knowing Python. What the module exports is declared in
 //! `python/pytest_clib/_native.pyi`, and a test compares the two.
@@ -13,11 +13,13 @@ use pyo3::prelude::*;
 
 mod abi;
 mod error;
+mod heap;
 mod hook;
 mod mock;
 mod plan;
 mod record;
 mod symbolize;
+mod tools;
 mod walk;
 
 /// The native half of pytest-clib.
@@ -28,6 +30,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     record::register(module)?;
     mock::register(module)?;
     symbolize::register(module)?;
+    tools::register(module)?;
     walk::register(module)?;
     abi::register(module)
 }

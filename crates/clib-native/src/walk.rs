@@ -24,6 +24,7 @@ use pyo3::{ffi, prelude::*, types::PyList};
 
 use crate::{
     error::to_py,
+    heap,
     hook::{Held, forget},
 };
 
@@ -491,8 +492,7 @@ fn leads_to<'py>(
 
 fn judge(held: &[Bound<'_, Held>], mut roots: Roots) -> PyResult<Vec<&'static str>> {
     let mut plain: Vec<_> = held.iter().map(|held| held.get().plain()).collect();
-    let here = plain.as_ptr() as usize;
-    roots.exclude.push((here, size_of_val(plain.as_slice())));
+    roots.exclude.push(heap::region());
     let found = reachability(&plain, &roots).map_err(to_py);
     forget(&mut plain);
     Ok(found?
