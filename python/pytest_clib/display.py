@@ -12,8 +12,12 @@ from . import report as reports
 from . import terminal
 from .findings import Finding, Severity
 from .library import Library
+from .report_tests import Tests
+from .torture_report import Sweep
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from _pytest.terminal import TerminalReporter
 
     from .options import Options
@@ -24,11 +28,13 @@ class Display:
 
     def __init__(self, config: pytest.Config, options: Options) -> None:
         self.notes: list[str] = []
-        self.injections = 0
+        self._sweep = Sweep(options)
+        self._interrupted = False
         self._config = config
         self._options = options
         self._began = time.monotonic()
         self._tests: set[str] = set()
+        self._results = Tests()
         self._of_tests: list[Finding] = []
         self._of_session: list[Finding] = []
         self._libraries: dict[str, Library] = {}
@@ -45,6 +51,11 @@ class Display:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Take the findings from a test's report, wherever it ran."""
         self._tests.add(report.nodeid)
+        self._results.add(report)
+        data = getattr(report, "clib_torture", None)
+        if data is not None:
+            self._sweep.add(data)
+            self.torture_progress({})
         for data in getattr(report, "clib_findings", ()):
             finding = Finding.from_dict(data)
             expected = finding.severity is Severity.ERROR and not (
@@ -61,7 +72,7 @@ class Display:
         found = getattr(report, "clib_findings", ())
         if found and report.failed and report.when == "teardown":
             kinds = {data["kind"] for data in found if data["severity"] == "error"}
-            if kinds and _is_clib_failure(report):
+            if kinds and _is_found(report):
                 word = kinds.pop() if len(kinds) == 1 else "clib"
                 return "error", "L", (word.upper(), {"red": True})
         return None
@@ -87,9 +98,11 @@ class Display:
     def pytest_sessionfinish(self, session: pytest.Session) -> Any:
         """What belongs to no test fails the session."""
         result = yield
+        self._interrupted = session.exitstatus == pytest.ExitCode.INTERRUPTED
+        self._of_session.extend(self._sweep.findings())
         failed = any(f.severity is Severity.ERROR for f in self._of_session)
         fine = (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
-        if failed and session.exitstatus in fine:
+        if (failed or self._sweep.never()) and session.exitstatus in fine:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         if self._never:
             self.notes.extend(
@@ -97,6 +110,9 @@ class Display:
                 for spec in self._options.libraries
                 if all(spec in never for never in self._never)
             )
+        self.notes.extend(
+            self._sweep.notes(len(self._tests), interrupted=self._interrupted)
+        )
         self._write_reports()
         return result
 
@@ -115,6 +131,28 @@ class Display:
             tests=len(self._tests),
         )
 
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Know how much there is to do."""
+        self._sweep.total = max(self._sweep.total, len(session.items))
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, ids: list[str]) -> None:
+        """The same with pytest-xdist."""
+        self._sweep.total = max(self._sweep.total, len(ids))
+
+    def torture_progress(self, counts: Mapping[str, int]) -> None:
+        """Draw how far torture has come, if someone watches.
+
+        Args:
+            counts: of the running test so far.
+        """
+        reporter = self._config.pluginmanager.get_plugin("terminalreporter")
+        if not self._options.torture or reporter is None or not reporter.isatty:
+            return
+        line = self._sweep.progress(len(self._tests), counts)
+        if line:
+            reporter.rewrite(line, erase=True)
+
     def introduce(self, libraries: list[Library]) -> list[str]:
         """The lines about libraries that have been loaded by the end of collection."""
         self._introduced.update(library.path for library in libraries)
@@ -126,9 +164,12 @@ class Display:
         data = reports.data(
             [*self._of_tests, *self._of_session],
             tests=len(self._tests),
-            injections=self.injections,
+            injections=self._sweep.counts["injections"],
             seconds=time.monotonic() - self._began,
             libraries=[dataclasses.asdict(lib) for lib in self._libraries.values()],
+            results=self._results,
+            notes=self.notes,
+            interrupted=self._interrupted,
         )
         try:
             for path in self._options.reports:
@@ -137,6 +178,6 @@ class Display:
             self.notes.append(f"--clib-report: {error}")
 
 
-def _is_clib_failure(report: Any) -> bool:
+def _is_found(report: Any) -> bool:
     crash = getattr(report.longrepr, "reprcrash", None)
-    return crash is None or "ClibFailure" in crash.message
+    return crash is None or crash.message.startswith("Found: ")

@@ -95,6 +95,9 @@ class Finding:
         command: the command that shows it again.
         count: how many blocks, descriptors, ... or tests were the same.
         size: bytes lost or held, 0 where that means nothing.
+        place: where it went wrong, if that is another place than ``site``: there a
+            call was made to fail.
+        trail: callers of ``place``, innermost first.
     """
 
     kind: Kind
@@ -110,6 +113,8 @@ class Finding:
     command: str = ""
     count: int = 1
     size: int = 0
+    place: Place | None = None
+    trail: tuple[Place, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The finding as JSON data (the schema of ``--clib-report``)."""
@@ -117,6 +122,7 @@ class Finding:
         data["kind"] = str(self.kind)
         data["severity"] = str(self.severity)
         data["backtrace"] = [dataclasses.asdict(place) for place in self.backtrace]
+        data["trail"] = [dataclasses.asdict(place) for place in self.trail]
         return data
 
     @classmethod
@@ -142,13 +148,19 @@ class Finding:
             command=data["command"],
             count=data["count"],
             size=data["size"],
+            place=Place(**data["place"]) if data.get("place") else None,
+            trail=tuple(Place(**place) for place in data.get("trail", ())),
         )
 
     def lines(self) -> list[str]:
         """The finding as the terminal shows it."""
         out = [f"{self.kind}: {self.message}"]
+        if self.place is not None:
+            out.append(f"  at {self.place}")
+            out.extend(f"  by {place}" for place in self.trail)
         if self.site is not None:
-            out.append(f"  at {self.site}")
+            failed = f"{self.function} failed " if self.errno or self.place else ""
+            out.append(f"  {failed}at {self.site}")
         out.extend(f"  by {place}" for place in self.backtrace)
         out.extend(f"  {line}" for line in self.details.splitlines())
         if self.command:

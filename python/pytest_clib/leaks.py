@@ -66,6 +66,11 @@ class Leaks:
         self._current = self._owners[0]
         self._judging_late = False
 
+    @property
+    def current(self) -> Owner:
+        """Who what is acquired now belongs to."""
+        return self._current
+
     def start_test(self, test: str) -> None:
         """What is acquired from now on belongs to ``test``."""
         self._enter(self._new(test))

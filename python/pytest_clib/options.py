@@ -9,15 +9,19 @@ with one line. No other module looks into ``config.option``.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import pytest
 
-from . import elf, report
+from . import elf, inject, native, report
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+
+GROUPS = ("memory", "fd", "socket", "file", "mapping", "thread", "time", "process")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,9 +63,51 @@ TABLE: tuple[Option, ...] = (
     ),
     Option(
         "clib-report",
-        "write everything found to FILE, as data (.json; repeatable)",
+        "write everything found to FILE: a page (.html) or data (.json); repeatable",
         kind="list",
         metavar="FILE",
+    ),
+    Option(
+        "clib-torture",
+        "every fallible call of the library fails once in a copy of the test: once per "
+        "call site (sites, the default) or once per call (each)",
+        metavar="sites|each",
+        const="sites",
+    ),
+    Option(
+        "clib-torture-later",
+        "with --clib-torture: also this call and all later ones",
+        kind="flag",
+    ),
+    Option(
+        "clib-groups",
+        "which functions --clib-torture makes fail, separated by commas: memory, fd, "
+        "socket, file, mapping, thread, time, process (all of these), python",
+        metavar="GROUPS",
+    ),
+    Option(
+        "clib-inject",
+        "make exactly this call fail: FUNCTION:N, FUNCTION:N:ERRNO, FUNCTION:N:short, "
+        "FUNCTION:N:eof; N+ for all later calls, too; @TEST at the end (repeatable)",
+        kind="list",
+        metavar="FUNCTION:N[:ERRNO]",
+    ),
+    Option(
+        "clib-timeout",
+        "seconds that a test may take with a failure (ten times its own, at least 5)",
+        metavar="SECONDS",
+    ),
+    Option(
+        "clib-unnoticed",
+        "with --clib-torture: also tell failures that made no difference",
+        kind="flag",
+    ),
+    Option(
+        "clib-guard",
+        "put the library's blocks at inaccessible pages, so that an overflow (over, the "
+        "default, or under) or use after free stops at once",
+        metavar="over|under",
+        const="over",
     ),
     Option(
         "clib-alias",
@@ -131,12 +177,26 @@ class Options:
         held: whether what is still reachable is told.
         reports: files to write.
         aliases: from a name in Python to the library's name for it.
+        torture: ``sites``, ``each``, or ``""``.
+        torture_later: whether lasting failures are tried, too.
+        groups: the functions that torture makes fail.
+        inject: single failures.
+        timeout: seconds, or 0 for what suits the test.
+        unnoticed: whether failures that made no difference are told.
+        guard: ``over``, ``under``, or ``""``.
     """
 
     libraries: tuple[str, ...] = ()
     held: bool = False
     reports: tuple[Path, ...] = ()
     aliases: tuple[tuple[str, str], ...] = ()
+    torture: str = ""
+    torture_later: bool = False
+    groups: tuple[str, ...] = GROUPS
+    inject: tuple[inject.Injection, ...] = ()
+    timeout: float = 0.0
+    unnoticed: bool = False
+    guard: str = ""
 
     @property
     def active(self) -> bool:
@@ -156,12 +216,38 @@ def read(config: pytest.Config) -> Options:
         held=_flag(config, "clib_held"),
         reports=tuple(_report(config, name) for name in _list(config, "clib_report")),
         aliases=tuple(_alias(text) for text in _list(config, "clib_alias")),
+        torture=_choice(config, "clib_torture", ("sites", "each")),
+        torture_later=_flag(config, "clib_torture_later"),
+        groups=_groups(_text(config, "clib_groups")),
+        inject=tuple(_injection(text) for text in _list(config, "clib_inject")),
+        timeout=_seconds(_text(config, "clib_timeout")),
+        unnoticed=_flag(config, "clib_unnoticed"),
+        guard=_choice(config, "clib_guard", ("over", "under")),
     )
-    if options.reports and not options.active:
-        raise pytest.UsageError(
-            "--clib-report: nothing to report without a library; name one with --clib=LIB"
-        )
+    _check_together(options)
     return options
+
+
+def _check_together(options: Options) -> None:
+    if not options.active:
+        for name, given, what in (
+            ("clib-report", options.reports, "nothing to report"),
+            ("clib-torture", options.torture, "no calls to make fail"),
+            ("clib-inject", options.inject, "no calls to make fail"),
+            ("clib-guard", options.guard, "no memory to guard"),
+        ):
+            if given:
+                raise pytest.UsageError(
+                    f"--{name}: {what} without a library; name one with --clib=LIB"
+                )
+    if options.torture and options.inject:
+        raise pytest.UsageError("--clib-torture and --clib-inject exclude each other")
+    for name, given in (
+        ("clib-torture-later", options.torture_later),
+        ("clib-unnoticed", options.unnoticed),
+    ):
+        if given and not options.torture:
+            raise pytest.UsageError(f"--{name} means nothing without --clib-torture")
 
 
 def _flag(config: pytest.Config, key: str) -> bool:
@@ -171,6 +257,53 @@ def _flag(config: pytest.Config, key: str) -> bool:
 
 def _list(config: pytest.Config, key: str) -> Iterable[str]:
     return [*(config.getini(key) or ()), *(getattr(config.option, key) or ())]
+
+
+def _text(config: pytest.Config, key: str) -> str:
+    value = getattr(config.option, key)
+    return str(config.getini(key) or "" if value is None else value)
+
+
+def _choice(config: pytest.Config, key: str, values: tuple[str, ...]) -> str:
+    value = _text(config, key)
+    if value and value not in values:
+        raise pytest.UsageError(
+            f"--{key.replace('_', '-')}={value}: expected " + " or ".join(values)
+        )
+    return value
+
+
+def _groups(text: str) -> tuple[str, ...]:
+    names = tuple(filter(None, (name.strip() for name in text.split(","))))
+    known = (*GROUPS, "python")
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1, 0.5)
+            raise pytest.UsageError(
+                f"--clib-groups={text}: there is no group {name!r}; "
+                + (f"near it: {near[0]}" if near else "there are " + ", ".join(known))
+            )
+    return names or GROUPS
+
+
+def _injection(text: str) -> inject.Injection:
+    module, _ = native.load()
+    try:
+        return inject.parse(text, module)
+    except ValueError as error:
+        raise pytest.UsageError(f"--clib-inject={text}: {error}") from None
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text or 0)
+    except ValueError:
+        seconds = -1.0
+    if text and not 0 < seconds < 86400:
+        raise pytest.UsageError(
+            f"--clib-timeout={text}: expected a number of seconds above 0"
+        )
+    return seconds
 
 
 def _library(config: pytest.Config, spec: str) -> str:

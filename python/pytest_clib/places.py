@@ -18,6 +18,11 @@ def of_return(native: ModuleType | Any, address: int) -> list[Place]:
     return [_place(frame) for frame in native.symbolize_return(address)]
 
 
+def of_address(native: ModuleType | Any, address: int) -> list[Place]:
+    """The places of an address itself, such as that of a fault: inlined ones first."""
+    return [_place(frame) for frame in native.symbolize(address)]
+
+
 def of_backtrace(
     native: ModuleType | Any, site: int, backtrace: Iterable[int]
 ) -> tuple[Place, tuple[Place, ...]]:

@@ -16,7 +16,9 @@ from . import marks, native, options
 from .display import Display
 from .execution import CallbackPhases, Execution
 from .fixture import clib as clib  # noqa: PLC0414 (a fixture of the plugin)
+from .measures import Measures
 from .run import Run
+from .torture import Torture
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -45,6 +47,11 @@ def pytest_configure(config: pytest.Config) -> None:
         execution = Execution(Run(module, chosen, config))
         config.pluginmanager.register(execution, "clib-execution")
         config.pluginmanager.register(CallbackPhases(execution), "clib-callbacks")
+        if chosen.reports:
+            config.pluginmanager.register(Measures(execution.run), "clib-measures")
+        if chosen.torture or chosen.inject or chosen.guard:
+            torture = Torture(execution.run, display.torture_progress)
+            config.pluginmanager.register(torture, "clib-torture")
         execution.run.start()
 
 

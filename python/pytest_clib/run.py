@@ -36,7 +36,9 @@ class Run:
         self.config = config
         self.libraries: list[Library] = []
         self.findings: list[Finding] = []
-        self.native_session = native.Session(list(options.libraries))
+        self.native_session = native.Session(
+            list(options.libraries), guard=options.guard or None
+        )
         self._watch = loading.Watch(self.rescan)
         self.callbacks = Callbacks()
         self.leaks = Leaks(self)

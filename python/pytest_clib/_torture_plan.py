@@ -1,0 +1,111 @@
+"""From the count of a test's fallible calls to the failures that it is put through.
+
+A *site* is a function called with one stack of return addresses inside the libraries.
+
+- ``sites``: the first call at each site fails once in each test, with the likeliest errno.
+- ``each``: every call fails once in each test.
+- With both, what else may happen to a call (its other errnos, EINTR, short counts, the
+  end of a file) is tried once per site, in the first test that comes there; with ``each``,
+  in every test.
+
+Some things never happen, and are not tried: EAGAIN from a descriptor in blocking mode, a
+short count of one byte, a call that is interrupted for ever.
+"""
+
+from __future__ import annotations
+
+import errno as errnos
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .inject import Injection
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from types import ModuleType
+
+# Answers that the caller is to try again after: never given for ever.
+AGAIN = frozenset({errnos.EINTR, errnos.EAGAIN})
+
+
+class Call(NamedTuple):
+    """A fallible call, as the native log tells it."""
+
+    function: str
+    group: str
+    library: int
+    site: int
+    stack: int
+    call: int
+    ordinal: int
+    at_stack: int
+    thread: int
+    partial: bool
+    reads: bool
+    nonblocking: bool
+
+
+class Planner:
+    """Plans tests one after another; remembers the sites that were met."""
+
+    def __init__(self, native: ModuleType | Any, mode: str, *, later: bool) -> None:
+        self._native = native
+        self._each = mode == "each"
+        self._later = later
+        self._met: set[tuple[str, int]] = set()
+        self._errnos: dict[str, tuple[int, ...]] = {}
+
+    def plan(self, calls: Iterable[Call]) -> list[Injection]:
+        """The failures for a test that makes these calls, in their order."""
+        planned: list[Injection] = []
+        here: set[tuple[str, int]] = set()
+        for call in calls:
+            site = (call.function, call.stack)
+            if self._each or site not in here:
+                planned.extend(self._failures(call))
+            if (self._each or site not in here) and (
+                self._each or site not in self._met
+            ):
+                planned.extend(self._variants(call, first=site not in self._met))
+            here.add(site)
+            self._met.add(site)
+        return planned
+
+    def _target(self, call: Call) -> dict[str, Any]:
+        return {"nth": call.at_stack, "stack": call.stack}
+
+    def _failures(self, call: Call) -> Iterator[Injection]:
+        """The likeliest failure of a call."""
+        first = next(iter(self._possible(call)), 0)
+        yield Injection(call.function, errno=first, **self._target(call))
+        if self._later:
+            lasting = next((e for e in self._possible(call) if e not in AGAIN), None)
+            if lasting is not None or not self._row_errnos(call.function):
+                yield Injection(
+                    call.function, errno=lasting or 0, later=True, **self._target(call)
+                )
+
+    def _variants(self, call: Call, *, first: bool) -> Iterator[Injection]:
+        """What else may happen to a call."""
+        for number in self._possible(call)[1:]:
+            if first or number == errnos.EINTR:
+                yield Injection(call.function, errno=number, **self._target(call))
+        if call.partial:
+            yield Injection(call.function, action="short", **self._target(call))
+        if call.reads:
+            yield Injection(call.function, action="eof", **self._target(call))
+
+    def _possible(self, call: Call) -> tuple[int, ...]:
+        """The errnos that this call may give, the likeliest first."""
+        numbers = self._row_errnos(call.function)
+        if call.function == "fcntl":
+            return (0,)  # depends on its command, which the engine looks at
+        transfers = call.group in {"socket", "file", "fd"}
+        if transfers and not call.nonblocking:
+            numbers = tuple(n for n in numbers if n != errnos.EAGAIN)
+        return numbers or (0,)
+
+    def _row_errnos(self, function: str) -> tuple[int, ...]:
+        if function not in self._errnos:
+            row = self._native.table_row(function)
+            self._errnos[function] = tuple(row[4]) if row else ()
+        return self._errnos[function]

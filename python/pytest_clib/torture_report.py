@@ -1,0 +1,120 @@
+"""Torture where it is shown: findings of all tests together, counts, and progress.
+
+In the only process, or in the controller of pytest-xdist. What the tests found comes on their
+reports, so that an interrupted run shows what it has.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from ._torture_results import merge, merged
+from .findings import Finding
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .options import Options
+
+WORDS = {
+    "passed": "passed",
+    "failed": "failed cleanly",
+    "unnoticed": "made no difference",
+    "lost": "lost something",
+    "missed": "did not come to pass",
+    "waited": "made the test wait",
+    "elsewhere": "ended it outside of the library",
+    "left out": "left out, since the same failure made others wait",
+}
+REFRESH = 0.2  # seconds
+MOST_NOTES = 10
+
+
+class Sweep:
+    """Collects what the copies showed."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._groups: dict[Any, tuple[Finding, set[str]]] = {}
+        self._began = time.monotonic()
+        self._drawn = 0.0
+        self.counts: Counter[str] = Counter()
+        self.tests = 0
+        self.total = 0
+        self._notes: list[str] = []
+
+    def add(self, data: Mapping[str, Any]) -> None:
+        """Take what one test's report tells."""
+        self.counts.update(data["counts"])
+        for name in data["counts"]:  # also what counts to nothing
+            self.counts[name] += 0
+        self.tests += 1 if data["counts"] else 0
+        found = [(key, Finding.from_dict(fields)) for key, fields in data["found"]]
+        merge(self._groups, found)
+        for note in data["notes"]:
+            if note not in self._notes:
+                self._notes.append(note)
+
+    def findings(self) -> list[Finding]:
+        """One a group, as far as it came."""
+        return merged(self._groups)
+
+    def never(self) -> list[str]:
+        """Values of ``--clib-inject`` that came to nothing in every test."""
+        return [
+            name.removeprefix("inject ")
+            for name, count in self.counts.items()
+            if name.startswith("inject ") and not count
+        ]
+
+    def notes(self, tests: int, *, interrupted: bool) -> list[str]:
+        """Lines for the summary."""
+        notes: list[str] = []
+        if self._options.torture:
+            seconds = time.monotonic() - self._began
+            injections = self.counts["injections"]
+            parts = [
+                f"{self.counts[name]} {words}"
+                for name, words in WORDS.items()
+                if self.counts[name]
+            ]
+            ends = [
+                f"{count} {name}"
+                for name, count in sorted(self.counts.items())
+                if name not in WORDS and name != "injections" and " " not in name
+            ]
+            notes.append(
+                f"torture: {injections} injections in {tests} "
+                f"test{'s' if tests != 1 else ''}, {seconds:.1f} s: "
+                + (", ".join(parts + ends) or "no fallible call was made")
+            )
+            if interrupted:
+                notes.append(
+                    "torture: interrupted; the findings are those of the tests before"
+                )
+        shown = self._notes[:MOST_NOTES]
+        notes.extend(shown)
+        if len(self._notes) > len(shown):
+            notes.append(f"and {len(self._notes) - len(shown)} more of this kind")
+        return notes
+
+    def progress(self, tests: int, counts: Mapping[str, int]) -> str:
+        """The line to draw, or ``""`` if it is too early for another."""
+        now = time.monotonic()
+        if now - self._drawn < REFRESH:
+            return ""
+        self._drawn = now
+        seconds = now - self._began
+        injections = self.counts["injections"] + counts.get("injections", 0)
+        total = f" of {self.total}" if self.total else ""
+        line = (
+            f"torture: test {min(tests + 1, self.total or tests + 1)}{total}, "
+            f"{injections} injections, {injections / seconds:.0f}/s"
+        )
+        if self.total and tests:
+            left = seconds / tests * (self.total - tests)
+            line += f", {int(left) // 60}:{int(left) % 60:02} left"
+        found = len(self._groups)
+        return line + (f", {found} finding{'s' if found != 1 else ''}" if found else "")
