@@ -18,6 +18,7 @@ use crate::abi::{DmaFn, LogFn};
 use crate::device::Callbacks;
 use crate::edge::Failure;
 use crate::log::Log;
+use crate::wait::Source;
 
 /// `vfu_ctx_t`.
 #[derive(Debug)]
@@ -25,16 +26,33 @@ pub struct VfuCtx {
     shared: Shared,
     core: Context,
     callbacks: Callbacks,
+    kind: Kind,
+}
+
+/// How a context waits for its client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// It does not.
+    NonBlocking,
+    /// At a socket.
+    Socket,
+    /// At a pipe.
+    Pipe,
 }
 
 impl VfuCtx {
     /// Puts a new context at an address of its own.
-    pub(crate) fn create(core: Context, pvt: *mut c_void) -> Result<NonNull<Self>, Failure> {
+    pub(crate) fn create(
+        core: Context,
+        kind: Kind,
+        pvt: *mut c_void,
+    ) -> Result<NonNull<Self>, Failure> {
         let irqs = core.irqs();
         let boxed = try_box(Self {
             shared: Shared::new(irqs, pvt),
             core,
             callbacks: Callbacks::default(),
+            kind,
         })?;
         let ctx = NonNull::from(Box::leak(boxed));
         // SAFETY: made above, and nobody else has it yet.
@@ -66,6 +84,20 @@ impl VfuCtx {
         }
         // SAFETY: not NULL, hence live; this refers to one field only.
         Some(unsafe { &(*ctx).shared })
+    }
+
+    pub(crate) fn is_blocking(&self) -> bool {
+        self.kind != Kind::NonBlocking
+    }
+
+    /// What a blocking context waits at; `None` for a non-blocking one, and where there is nothing.
+    pub(crate) fn source(&self) -> Option<Source> {
+        let fd = self.core.poll_fd()?;
+        match self.kind {
+            Kind::NonBlocking => None,
+            Kind::Socket => Some(Source::Socket(fd)),
+            Kind::Pipe => Some(Source::Pipe(fd)),
+        }
     }
 
     pub(crate) fn shared(&self) -> &Shared {

@@ -5,7 +5,8 @@
 //!    the entry point says otherwise with [`Done::with_errno`].
 //! 2. A NULL context is EINVAL. A panic, which would be a bug here, is caught, logged and becomes ENOTRECOVERABLE,
 //!    as does every later call on that context: nothing unwinds into C, nothing aborts.
-//! 3. No reference but a shared one reaches the closure, so that callbacks may enter again. Entry points that
+//! 3. Cancellation of the thread is held off while Rust code runs, see [`crate::wait`].
+//! 4. No reference but a shared one reaches the closure, so that callbacks may enter again. Entry points that
 //!    any thread may call see [`Shared`] only, which is `Sync`.
 
 use std::ffi::{c_int, c_void};
@@ -16,6 +17,7 @@ use std::ptr;
 use vfu::{Errno, Level, dma};
 
 use crate::context::{Shared, VfuCtx};
+use crate::wait::Held;
 
 /// The calling thread's errno.
 pub(crate) fn errno() -> c_int {
@@ -41,6 +43,8 @@ pub(crate) enum Failure {
         /// Its value.
         value: i64,
     },
+    /// A system call failed.
+    System(&'static str, Errno),
     /// Another wrong use, or a state in which the call makes no sense.
     Use(&'static str, Errno),
     /// The core has logged it already.
@@ -57,7 +61,7 @@ impl Failure {
         match self {
             Self::Core(error) => error.errno().get(),
             Self::Argument { .. } => libc::EINVAL,
-            Self::Use(_, errno) | Self::Logged(errno) => errno.get(),
+            Self::System(_, errno) | Self::Use(_, errno) | Self::Logged(errno) => errno.get(),
         }
     }
 
@@ -65,6 +69,7 @@ impl Failure {
     fn level(&self) -> Option<Level> {
         match self {
             Self::Logged(_) => None,
+            Self::System(_, errno) if errno.get() == libc::EINTR => Some(Level::Debug),
             Self::Core(
                 vfu::Error::Dma(_)
                 | vfu::Error::WouldBlock
@@ -95,6 +100,7 @@ impl fmt::Display for Failure {
         match self {
             Self::Core(error) => error.fmt(f),
             Self::Argument { what, value } => write!(f, "{what}: {value:#x} is not valid"),
+            Self::System(call, errno) => write!(f, "{call} failed: {errno}"),
             Self::Use(what, _) => f.write_str(what),
             Self::Logged(errno) => errno.fmt(f),
         }
@@ -180,9 +186,11 @@ pub(crate) unsafe fn entry<T: Returned, D: Into<Done<T>>>(
     let Some(live) = (unsafe { ctx.as_ref() }) else {
         return refused();
     };
+    let held = Held::new();
     let before = errno();
     let done = guarded(live.shared(), name, || body(live));
     set_errno(done.errno.unwrap_or(before));
+    held.release();
     done.value
 }
 
@@ -209,12 +217,32 @@ pub(crate) unsafe fn entry_any_thread<T: Returned, D: Into<Done<T>>>(
     done.value
 }
 
+/// As [`entry_any_thread`], for entry points that make system calls.
+///
+/// # Safety
+///
+/// `ctx` is NULL or a live context.
+#[inline]
+pub(crate) unsafe fn entry_any_thread_io<T: Returned, D: Into<Done<T>>>(
+    ctx: *mut VfuCtx,
+    name: &'static str,
+    body: impl FnOnce(&Shared) -> Result<D, Failure>,
+) -> T {
+    let held = Held::new();
+    // SAFETY: the caller's promise.
+    let value = unsafe { entry_any_thread(ctx, name, body) };
+    held.release();
+    value
+}
+
 /// Runs an entry point that has no context yet, hence no log.
 pub(crate) fn entry_without_ctx<T: Returned>(body: impl FnOnce() -> Result<T, Failure>) -> T {
+    let held = Held::new();
     let before = errno();
     let outcome = catch_unwind(AssertUnwindSafe(body)).unwrap_or(Err(Failure::Logged(BROKEN)));
     let done = outcome.map_or_else(|failure| Done::failed(failure.errno()), Done::from);
     set_errno(done.errno.unwrap_or(before));
+    held.release();
     done.value
 }
 

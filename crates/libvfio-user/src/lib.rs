@@ -12,6 +12,8 @@
 //! * **Callbacks** run on the thread that called `vfu_run_ctx`, `vfu_device_quiesced` or `vfu_destroy_ctx`, and may call
 //!   anything on the same context; running, attaching and destroying it are refused there. They must return: neither
 //!   C++ exceptions nor `longjmp` may leave them.
+//! * **Cancellation** (`pthread_cancel`) acts while `vfu_attach_ctx` and `vfu_run_ctx` wait for a client, on a blocking context, and
+//!   leaves the context fit to be destroyed. Everywhere else, callbacks included, it is held off until the function returns.
 //! * **Panics** are bugs of this library. They stop at [`edge`], become ENOTRECOVERABLE, and disable the context.
 //!
 //! This crate knows nothing of the protocol, and allocates nothing but the context itself.
@@ -22,3 +24,4 @@ mod device;
 mod edge;
 pub mod entry;
 pub mod log;
+mod wait;

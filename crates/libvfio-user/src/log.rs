@@ -98,7 +98,10 @@ impl Text {
 impl fmt::Write for Text {
     fn write_str(&mut self, part: &str) -> fmt::Result {
         let room = TEXT_SIZE - 1 - self.len; // the NUL stays
-        let take = part.floor_char_boundary(room);
+        let mut take = part.len().min(room);
+        while !part.is_char_boundary(take) {
+            take -= 1;
+        }
         self.bytes[self.len..self.len + take].copy_from_slice(&part.as_bytes()[..take]);
         self.len += take;
         if take == part.len() {

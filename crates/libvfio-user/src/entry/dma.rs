@@ -11,7 +11,7 @@ use vfu::dma::{Direct, Segment};
 use vfu::{Dma, Errno};
 
 use crate::context::{Shared, VfuCtx};
-use crate::edge::{Done, Failure, entry_any_thread};
+use crate::edge::{Done, Failure, entry_any_thread, entry_any_thread_io};
 
 const DIRECT_ACCESS: c_int = 1;
 
@@ -182,7 +182,7 @@ pub unsafe extern "C" fn vfu_sgl_mark_dirty(ctx: *mut VfuCtx, sgl: *const Segmen
     unsafe {
         entry_any_thread(ctx, "vfu_sgl_mark_dirty", |shared| {
             mark_dirty(shared, sgl, cnt)
-        })
+        });
     }
 }
 
@@ -333,7 +333,7 @@ unsafe fn transfer(
         Ok(0)
     };
     // SAFETY: the caller's promise.
-    unsafe { entry_any_thread(ctx, name, body) }
+    unsafe { entry_any_thread_io(ctx, name, body) }
 }
 
 /// Checks a list before any byte moves. Clients of the old library find out by ENOTSUP that lists of several entries do

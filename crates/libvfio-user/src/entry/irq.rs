@@ -3,7 +3,7 @@
 use std::ffi::c_int;
 
 use crate::context::VfuCtx;
-use crate::edge::entry_any_thread;
+use crate::edge::entry_any_thread_io;
 
 /// Triggers interrupt `subindex`: of INTX, MSI or MSI-X, whichever the client has set up. Any thread may call this.
 ///
@@ -17,7 +17,7 @@ use crate::edge::entry_any_thread;
 pub unsafe extern "C" fn vfu_irq_trigger(ctx: *mut VfuCtx, subindex: u32) -> c_int {
     // SAFETY: the caller's promise.
     unsafe {
-        entry_any_thread(ctx, "vfu_irq_trigger", |shared| {
+        entry_any_thread_io(ctx, "vfu_irq_trigger", |shared| {
             shared.irqs().trigger(subindex)?;
             Ok(0)
         })

@@ -1,14 +1,18 @@
 //! Creating, realizing, attaching, running and destroying a context.
 
 use std::ffi::{CStr, OsStr, c_char, c_int, c_void};
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use vfu::{Context, Errno, Level, Mode, SharedFd};
 
-use crate::context::VfuCtx;
+use crate::context::{Kind, VfuCtx};
 use crate::device::CDevice;
-use crate::edge::{Done, Failure, entry, entry_any_thread, entry_without_ctx, errno, set_errno};
+use crate::edge::{
+    Done, Failure, Returned, entry, entry_any_thread, entry_without_ctx, errno, set_errno,
+};
+use crate::wait::{self, Reception, Source};
 
 const FLAG_ATTACH_NB: c_int = 1;
 const TRANS_SOCK: c_int = 0;
@@ -53,6 +57,11 @@ pub unsafe extern "C" fn vfu_create_ctx(
         } else {
             Mode::NonBlocking
         };
+        let kind = match (mode, trans) {
+            (Mode::NonBlocking, _) => Kind::NonBlocking,
+            (Mode::Blocking, TRANS_PIPE) => Kind::Pipe,
+            (Mode::Blocking, _) => Kind::Socket,
+        };
         let core = if trans == TRANS_PIPE {
             Context::pipe(
                 standard_stream(libc::STDIN_FILENO),
@@ -67,7 +76,7 @@ pub unsafe extern "C" fn vfu_create_ctx(
             let path = unsafe { CStr::from_ptr(path) };
             Context::listen(Path::new(OsStr::from_bytes(path.to_bytes())), mode)?
         };
-        Ok(VfuCtx::create(core, pvt)?.as_ptr())
+        Ok(VfuCtx::create(core, kind, pvt)?.as_ptr())
     })
 }
 
@@ -94,7 +103,8 @@ pub unsafe extern "C" fn vfu_realize_ctx(ctx: *mut VfuCtx) -> c_int {
     }
 }
 
-/// Accepts a client and negotiates the version. Waits for both, unless the context is non-blocking.
+/// Accepts a client and negotiates the version. Waits for both, unless the context is non-blocking. A cancellation
+/// point, on a blocking context.
 ///
 /// Returns 0, or -1 and errno: EAGAIN when a non-blocking context has to be called again, EINTR after a signal,
 /// EINVAL when a client is attached already or its VERSION message is refused, ENOMSG or ECONNRESET when it went
@@ -105,17 +115,68 @@ pub unsafe extern "C" fn vfu_realize_ctx(ctx: *mut VfuCtx) -> c_int {
 ///
 /// `ctx` is NULL or a live context, used by this thread only.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn vfu_attach_ctx(ctx: *mut VfuCtx) -> c_int {
+pub unsafe extern "C-unwind" fn vfu_attach_ctx(ctx: *mut VfuCtx) -> c_int {
     // SAFETY: the caller's promise.
-    unsafe {
-        entry(ctx, "vfu_attach_ctx", |ctx| {
-            ctx.core().attach().map_err(|error| match error {
-                vfu::Error::WouldBlock | vfu::Error::Reentered => Failure::Core(error),
-                _ => Failure::logged(error),
-            })?;
-            Ok(0)
-        })
+    let step = unsafe { attach(ctx, None) };
+    let Step::Wait(Source::Socket(listener)) = step else {
+        return step.returned();
+    };
+    // Nothing here may need to be dropped: the thread may be cancelled in this call.
+    let client = wait::accept(listener);
+    // SAFETY: as above.
+    unsafe { attach(ctx, Some(client)) }.returned()
+}
+
+/// One part of attaching: up to the wait for a client, and with `accepted`, the result of that wait, from there on.
+///
+/// # Safety
+///
+/// As [`vfu_attach_ctx`].
+unsafe fn attach(ctx: *mut VfuCtx, accepted: Option<c_int>) -> Step {
+    let errno = errno();
+    let body = |ctx: &VfuCtx| {
+        let core = ctx.core();
+        let result = match accepted {
+            None => match core.accept_fd() {
+                Some(listener) if ctx.is_blocking() && !core.is_serving() => {
+                    return Ok(Step::Wait(Source::Socket(listener)));
+                }
+                _ => core.attach(),
+            },
+            Some(client @ 0..) => {
+                // SAFETY: accept4 has just returned it, and nobody else knows it.
+                core.attach_accepted(unsafe { OwnedFd::from_raw_fd(client) })
+            }
+            Some(_) => return Err(Failure::System("accept4", Errno::new(errno))),
+        };
+        result.map_err(|error| match error {
+            vfu::Error::WouldBlock | vfu::Error::Reentered => Failure::Core(error),
+            _ => Failure::logged(error),
+        })?;
+        Ok(Step::Return(0))
+    };
+    // SAFETY: the caller's promise.
+    unsafe { entry(ctx, "vfu_attach_ctx", body) }
+}
+
+/// What an exported function that may wait does next.
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Return(c_int),
+    Wait(Source),
+}
+
+impl Step {
+    fn returned(self) -> c_int {
+        match self {
+            Self::Return(value) => value,
+            Self::Wait(_) => -1,
+        }
     }
+}
+
+impl Returned for Step {
+    const FAILED: Self = Self::Return(-1);
 }
 
 /// Returns the descriptor to poll: the connection if there is one, else the listening socket. It changes after a
@@ -135,7 +196,8 @@ pub unsafe extern "C" fn vfu_get_poll_fd(ctx: *mut VfuCtx) -> c_int {
     }
 }
 
-/// Serves requests: those that have arrived, if the context is non-blocking, else until something fails.
+/// Serves requests: those that have arrived, if the context is non-blocking, else until something fails. A cancellation
+/// point, on a blocking context.
 ///
 /// Returns the number of requests served, or -1 and errno: EINVAL before [`vfu_realize_ctx`], EBUSY while a quiesce is
 /// pending and inside a callback, ENOTCONN without client or when it has just gone, EINTR after a signal, ENOMEM, and what
@@ -146,20 +208,47 @@ pub unsafe extern "C" fn vfu_get_poll_fd(ctx: *mut VfuCtx) -> c_int {
 ///
 /// `ctx` is NULL or a live context, used by this thread only.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn vfu_run_ctx(ctx: *mut VfuCtx) -> c_int {
-    // SAFETY: the caller's promise.
-    unsafe {
-        entry(ctx, "vfu_run_ctx", |ctx| {
-            let served = ctx
-                .core()
-                .run(&mut CDevice(ctx))
-                .map_err(unlogged_if_reentered)?;
-            let requests = c_int::try_from(served.requests).unwrap_or(c_int::MAX);
-            Ok(served.failed.map_or(requests.into(), |failed| {
-                Done::with_errno(requests, failed.get())
-            }))
-        })
+pub unsafe extern "C-unwind" fn vfu_run_ctx(ctx: *mut VfuCtx) -> c_int {
+    let mut reception = Reception::new();
+    loop {
+        // SAFETY: the caller's promise.
+        let step = unsafe { run(ctx, &mut reception) };
+        let Step::Wait(source) = step else {
+            return step.returned();
+        };
+        // Nothing here may need to be dropped: the thread may be cancelled in this call.
+        reception.wait(source);
     }
+}
+
+/// One part of running: up to the wait for another message.
+///
+/// # Safety
+///
+/// As [`vfu_run_ctx`].
+unsafe fn run(ctx: *mut VfuCtx, reception: &mut Reception) -> Step {
+    let body = |ctx: &VfuCtx| {
+        let (core, mut device) = (ctx.core(), CDevice(ctx));
+        if ctx.is_blocking() {
+            if reception.is_interrupted() {
+                return Err(Failure::Logged(Errno::new(libc::EINTR)));
+            }
+            let served = reception.take(|arrival| core.run_received(&mut device, arrival));
+            let _ = served.map_err(unlogged_if_reentered)?;
+            let source = ctx
+                .source()
+                .ok_or(Failure::Core(vfu::Error::NotConnected))?;
+            return Ok(Step::Wait(source).into());
+        }
+        let served = core.run(&mut device).map_err(unlogged_if_reentered)?;
+        let requests = c_int::try_from(served.requests).unwrap_or(c_int::MAX);
+        let step = Step::Return(requests);
+        Ok(served
+            .failed
+            .map_or(step.into(), |failed| Done::with_errno(step, failed.get())))
+    };
+    // SAFETY: the caller's promise.
+    unsafe { entry(ctx, "vfu_run_ctx", body) }
 }
 
 fn unlogged_if_reentered(error: vfu::Error) -> Failure {
@@ -189,7 +278,7 @@ pub unsafe extern "C" fn vfu_destroy_ctx(ctx: *mut VfuCtx) {
         shared.log(
             Level::Error,
             format_args!("vfu_destroy_ctx: ignored, a callback of this context runs"),
-        )
+        );
     };
     if shared.is_logging() {
         return refuse();

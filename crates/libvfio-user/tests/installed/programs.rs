@@ -136,6 +136,12 @@ fn errno_follows_the_conventions() {
 }
 
 #[test]
+fn blocking_contexts_take_all_messages_signals_and_cancellation() {
+    passes("blocking", Linking::Shared);
+    passes("blocking", Linking::Static);
+}
+
+#[test]
 fn translation_and_interrupts_work_from_four_threads_under_map_churn() {
     passes("threads", Linking::Shared);
 }

@@ -240,9 +240,7 @@ impl Context {
             self.log(Level::Debug, format_args!("run: {}", Error::NotRealized));
             return Err(Error::NotRealized);
         }
-        self.session
-            .try_borrow_mut()
-            .map_err(|_| Error::Reentered)
+        self.session.try_borrow_mut().map_err(|_| Error::Reentered)
     }
 
     /// As [`run`](Self::run), for callers that wait for the client themselves: serves what `arrival` brings and what it completes,
@@ -314,6 +312,15 @@ impl Context {
     /// `None` for a pipe before `attach`, and after `shutdown`.
     #[must_use]
     pub fn poll_fd(&self) -> Option<RawFd> {
+        self.link.poll_fd()
+    }
+
+    /// The listening socket, if [`attach`](Self::attach) would accept a client from it now: not while one is connected.
+    #[must_use]
+    pub fn accept_fd(&self) -> Option<RawFd> {
+        if self.link.is_connected() {
+            return None;
+        }
         self.link.poll_fd()
     }
 
