@@ -1,8 +1,8 @@
 ##@ Everyday
 
-# LIB names another libvfio-user.so.0 for the Python suite; without it, ours is built. Each test then has a
-# process of its own, so that a crash or a hang is one failed test; ARGS='-m "not defect and not extension"'
-# leaves out what only ours is known to do.
+# LIB names another libvfio-user.so.0 for the Python suite; without it, ours is built. Tests marked as
+# defect or extension then have a process of their own each, so that a crash or a hang is one failed test;
+# ARGS='-m "not defect and not extension"' leaves them out.
 LIB ?=
 # More arguments for pytest, such as ARGS="-k dma -x".
 ARGS ?=
