@@ -774,7 +774,7 @@ fn a_client_that_goes_while_a_callback_runs() {
         .send(Command::DmaMap, &fields(&MAP), &[])
         .unwrap();
     rig.device.hook = Some(Box::new(move |_, _| {
-        client = None;
+        drop(client.take());
         Ok(())
     }));
     assert_eq!(rig.run().unwrap().requests, 1);

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use super::{Error, Result};
 use crate::error::Errno;
-use crate::sys::Interrupt;
 use crate::sys::socket::{self, FdSink, From as Out, How, Into as In, Received, Sent};
 use crate::wire::{HEADER, Header, MAX_MESSAGE};
 
@@ -86,7 +85,7 @@ impl Connection {
                 .unwrap_or_default();
             let fds = if sent == 0 { fds } else { &[] };
             match socket::send(
-                self.socket.as_fd(),
+                self.socket.as_raw_fd(),
                 &[Out::slice(first), Out::slice(second)],
                 fds,
                 true,
@@ -138,18 +137,13 @@ impl Connection {
         if self.buffer.len() < needed.max(BUFFER) {
             self.buffer.resize(needed.max(BUFFER), 0);
         }
-        let how = How {
-            wait: true,
-            all: false,
-            interrupt: Interrupt::Retry,
-        };
         while self.end < needed {
             let place = self.buffer.get_mut(self.end..).unwrap_or_default();
             match socket::receive(
-                self.socket.as_fd(),
+                self.socket.as_raw_fd(),
                 &mut [In::slice(place)],
                 &mut Sink(&mut self.fds),
-                how,
+                How::WAIT,
             ) {
                 Received::Bytes { count, .. } => self.end += count,
                 Received::Closed => return Err(Error::Closed),

@@ -132,7 +132,7 @@ impl Context {
         if let Ok(mut session) = self.session.try_borrow_mut() {
             session.prepare_exchange(self)?;
         }
-        if !self.link.has_twin() && !self.link.warned.replace(true) {
+        if self.link.twin().is_none() && !self.link.warned.replace(true) {
             let notice = "DMA messages share the connection with the client's requests: it should offer a twin socket";
             self.log(Level::Warning, format_args!("{notice}"));
         }

@@ -9,7 +9,8 @@ use super::{Session, is_interrupt};
 use crate::context::{Context, Mode};
 use crate::error::{Error, Result};
 use crate::log::Level;
-use crate::transport::inbox::{Fill, POLL, WAIT_OR_SIGNAL, insane};
+use crate::sys::socket::How;
+use crate::transport::inbox::{Fill, insane};
 use crate::transport::outbox::Progress;
 use crate::version::{self, Client, MAX_REPLY, Server};
 use crate::wire::{Command, Header, NO_REPLY, TYPE_MASK};
@@ -21,6 +22,8 @@ impl Session {
             return Err(Error::AlreadyAttached);
         }
         if let Some(connection) = connection {
+            self.inbox.clear(); // of a client that has not agreed yet
+            ctx.link.close();
             ctx.link.adopt(connection, ctx.mode);
         } else if !ctx.link.is_connected() && !ctx.link.accept(ctx.mode)? {
             return Err(Error::WouldBlock);
@@ -43,9 +46,9 @@ impl Session {
                 break header;
             }
             let how = if ctx.mode == Mode::Blocking {
-                WAIT_OR_SIGNAL
+                How::WAIT_OR_SIGNAL
             } else {
-                POLL
+                How::POLL
             };
             let inbox = &mut self.inbox;
             match ctx

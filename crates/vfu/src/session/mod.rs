@@ -19,10 +19,10 @@ use crate::device::{Device, Quiesce, ResetKind};
 use crate::error::{Errno, Error, Result};
 use crate::log::Level;
 use crate::migration::MigrationState;
-use crate::sys::Interrupt;
 use crate::sys::socket::How;
-use crate::transport::inbox::{Fill, Inbox, POLL, WAIT_OR_SIGNAL};
+use crate::transport::inbox::{Fill, Inbox};
 use crate::transport::outbox::{Outbox, Progress};
+use crate::transport::stream::Channel;
 
 /// Receives in one run of a non-blocking context, so that a client that trickles bytes does not hold it.
 const MAX_RECEIVES: usize = 64;
@@ -101,6 +101,7 @@ impl Session {
     }
 
     /// Lets a DMA command know of the message that has begun.
+    #[cold]
     fn expose_tail(&mut self, ctx: &Context) -> Result<()> {
         let mut crossing = ctx.link.crossing.borrow_mut();
         if self.inbox.has_tail() && crossing.is_empty() {
@@ -187,9 +188,10 @@ impl Session {
     /// Takes what the caller received.
     fn take(&mut self, ctx: &Context, arrival: Arrival<'_>) -> Result<()> {
         match arrival {
-            Arrival::Message { bytes, fds, lost } => {
-                self.inbox.take(bytes, fds, lost).inspect_err(|error| ctx.link.kill(*error))
-            }
+            Arrival::Message { bytes, fds, lost } => self
+                .inbox
+                .take(bytes, fds, lost)
+                .inspect_err(|error| ctx.link.kill(*error)),
             Arrival::Nothing => self.inbox.prepare(),
             Arrival::Readable => Ok(()),
         }
@@ -239,20 +241,21 @@ impl Session {
 
     #[inline]
     fn receive(&mut self, ctx: &Context) -> Fill {
-        let inbox = &mut self.inbox;
-        let begun = inbox.has_tail();
-        let how = match ctx.mode {
-            Mode::NonBlocking => POLL,
-            Mode::Blocking if begun => How {
-                wait: true,
-                all: true,
-                interrupt: Interrupt::Retry,
-            },
-            Mode::Blocking => WAIT_OR_SIGNAL,
+        let Some(channel) = ctx.link.channel() else {
+            return Fill::Closed;
         };
-        ctx.link
-            .with(|channel| inbox.fill(channel, how, begun && how.all))
-            .unwrap_or(Fill::Closed)
+        if ctx.mode == Mode::NonBlocking {
+            return self.inbox.fill(channel, How::POLL, false);
+        }
+        self.receive_waiting(channel)
+    }
+
+    fn receive_waiting(&mut self, channel: Channel) -> Fill {
+        if self.inbox.has_tail() {
+            self.inbox.fill(channel, How::FILL, true)
+        } else {
+            self.inbox.fill(channel, How::WAIT_OR_SIGNAL, false)
+        }
     }
 
     /// See [`Context::device_quiesced`].

@@ -136,7 +136,7 @@ fn check(ctx: &Context, command: Command, access: RegionAccess) -> Result<bool> 
     Ok(callback)
 }
 
-#[inline]
+#[inline(always)]
 fn perform(
     ctx: &Context,
     device: &mut dyn Device,

@@ -39,7 +39,9 @@ impl Session {
             }
             return Ok(flow);
         }
-        if needs_quiesce(ctx, header, self.inbox.contents(header).0) {
+        if header.command != Command::RegionRead as u16
+            && needs_quiesce(ctx, header, self.inbox.contents(header).0)
+        {
             match device.quiesce(ctx) {
                 Ok(Quiesce::Done) => {}
                 Ok(Quiesce::Pending) | Err(Errno::EBUSY) => {
@@ -116,14 +118,28 @@ impl Session {
         header: &Header,
         pending: bool,
     ) -> Result<Flow> {
-        self.expose_tail(ctx)?;
+        if self.inbox.has_tail() {
+            self.expose_tail(ctx)?;
+        }
         self.outbox.begin();
         let (payload, fds) = self.inbox.contents(header);
         let result = dispatch(ctx, device, header, payload, fds, &mut self.outbox);
         self.served.requests += 1;
         let crossed = !ctx.link.crossing.borrow().is_empty();
         let flow = match result {
-            Ok(()) => self.reply(ctx, device, header, None, pending),
+            Ok(()) => {
+                let wait = ctx.mode == Mode::Blocking;
+                let outbox = &mut self.outbox;
+                let sent = ctx
+                    .link
+                    .with(|channel| outbox.reply(channel, header, None, wait));
+                if let Some(Progress::Sent | Progress::Waits) = sent {
+                    self.inbox.consume(header);
+                    Ok(Flow::Next)
+                } else {
+                    self.reply_failed(ctx, device, header, None, pending, sent)
+                }
+            }
             Err(error) => self.fail(ctx, device, header, &error, pending),
         }?;
         if crossed && flow != Flow::Lost {
@@ -164,30 +180,18 @@ impl Session {
                 error.errno()
             ),
         );
-        self.served.failed = Some(error.errno());
-        self.reply(ctx, device, header, Some(error.errno()), pending)
-    }
-
-    /// Replies, and ends the first message.
-    #[inline]
-    fn reply(
-        &mut self,
-        ctx: &Context,
-        device: &mut dyn Device,
-        header: &Header,
-        error: Option<Errno>,
-        pending: bool,
-    ) -> Result<Flow> {
+        let errno = error.errno();
+        self.served.failed = Some(errno);
         let wait = ctx.mode == Mode::Blocking;
         let outbox = &mut self.outbox;
         let sent = ctx
             .link
-            .with(|channel| outbox.reply(channel, header, error.map(Errno::get), wait));
+            .with(|channel| outbox.reply(channel, header, Some(errno.get()), wait));
         if let Some(Progress::Sent | Progress::Waits) = sent {
             self.inbox.consume(header);
             return Ok(Flow::Next);
         }
-        self.reply_failed(ctx, device, header, error, pending, sent)
+        self.reply_failed(ctx, device, header, Some(errno), pending, sent)
     }
 
     /// The reply could not be sent: an error is tried instead, or the client is gone.
@@ -247,9 +251,6 @@ const fn is_allowed_when_stopped(command: Command) -> bool {
 /// Whether the device has to be quiet for a request, of which only the header is checked yet.
 #[inline]
 fn needs_quiesce(ctx: &Context, header: &Header, payload: &[u8]) -> bool {
-    if header.command == Command::RegionRead as u16 {
-        return false;
-    }
     if header.command == Command::RegionWrite as u16 {
         return write_needs_quiesce(ctx, payload);
     }

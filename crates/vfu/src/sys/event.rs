@@ -38,7 +38,7 @@ impl EventFd {
     /// Adds 1. A counter that is full fails with EAGAIN, also where the client left the descriptor in blocking mode.
     pub(crate) fn trigger(&self) -> Result<(), Error> {
         let fd = self.fd.as_raw_fd();
-        if self.blocking && !is_ready(self.fd.as_fd(), true) {
+        if self.blocking && !is_ready(fd, true) {
             return Err(Error::System {
                 call: "write",
                 errno: Errno::new(libc::EAGAIN),

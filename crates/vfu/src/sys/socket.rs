@@ -211,24 +211,44 @@ pub(crate) enum Received {
 /// How to receive.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct How {
-    pub(crate) wait: bool,
-    /// Wait until the buffers are full.
-    pub(crate) all: bool,
-    pub(crate) interrupt: Interrupt,
+    flags: libc::c_int,
+    interrupt: Interrupt,
+}
+
+impl How {
+    /// Takes what is there.
+    pub(crate) const POLL: Self = Self::new(libc::MSG_DONTWAIT, Interrupt::Return);
+    /// Waits for the next message.
+    pub(crate) const WAIT_OR_SIGNAL: Self = Self::new(0, Interrupt::Return);
+    /// Waits for more of a message that has begun, whatever signals come.
+    pub(crate) const WAIT: Self = Self::new(0, Interrupt::Retry);
+    /// Waits until the buffers are full, whatever signals come.
+    pub(crate) const FILL: Self = Self::new(libc::MSG_WAITALL, Interrupt::Retry);
+
+    const fn new(flags: libc::c_int, interrupt: Interrupt) -> Self {
+        Self {
+            flags: flags | libc::MSG_CMSG_CLOEXEC,
+            interrupt,
+        }
+    }
+
+    const fn waits(self) -> bool {
+        self.flags & libc::MSG_DONTWAIT == 0
+    }
 }
 
 /// Receives into `buffers`; descriptors go to `fds`, all of them owned from here on.
+///
+/// `fd` is a plain number, as in the calls below: its owner stands behind a `RefCell`, and looking there costs more than all else here.
+/// A number that is stale fails, or receives what another owner would: nothing that safety depends on.
 #[inline]
 pub(crate) fn receive(
-    fd: BorrowedFd<'_>,
+    fd: RawFd,
     buffers: &mut [Into<'_>],
     fds: &mut dyn FdSink,
     how: How,
 ) -> Received {
     let mut control = Control::new();
-    let flags = libc::MSG_CMSG_CLOEXEC
-        | if how.wait { 0 } else { libc::MSG_DONTWAIT }
-        | if how.all { libc::MSG_WAITALL } else { 0 };
     let mut message = libc::msghdr {
         msg_name: core::ptr::null_mut(),
         msg_namelen: 0,
@@ -240,7 +260,7 @@ pub(crate) fn receive(
     };
     let count = loop {
         // SAFETY: the iovecs name writable memory that outlives the call (Into); the control buffer has the length given.
-        let count = unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut message, flags) };
+        let count = unsafe { libc::recvmsg(fd, &raw mut message, how.flags) };
         if let Ok(count) = usize::try_from(count) {
             break count;
         }
@@ -311,7 +331,7 @@ pub(crate) enum Sent {
 ///
 /// `fds` are plain numbers since some are borrowed from C callers; a stale one fails with EBADF.
 #[inline]
-pub(crate) fn send(fd: BorrowedFd<'_>, buffers: &[From<'_>], fds: &[RawFd], wait: bool) -> Sent {
+pub(crate) fn send(fd: RawFd, buffers: &[From<'_>], fds: &[RawFd], wait: bool) -> Sent {
     let mut control = Control::new();
     let mut message = libc::msghdr {
         msg_name: core::ptr::null_mut(),
@@ -328,7 +348,7 @@ pub(crate) fn send(fd: BorrowedFd<'_>, buffers: &[From<'_>], fds: &[RawFd], wait
     let flags = libc::MSG_NOSIGNAL | if wait { 0 } else { libc::MSG_DONTWAIT };
     loop {
         // SAFETY: the iovecs name readable memory that outlives the call (From), and the control buffer is initialised up to msg_controllen.
-        let count = unsafe { libc::sendmsg(fd.as_raw_fd(), &raw const message, flags) };
+        let count = unsafe { libc::sendmsg(fd, &raw const message, flags) };
         if let Ok(count) = usize::try_from(count) {
             return Sent::Bytes(count);
         }
@@ -359,18 +379,21 @@ fn put_descriptors(message: &mut libc::msghdr, control: &mut Control, fds: &[Raw
 }
 
 /// Reads from a pipe or file, like [`receive`] without descriptors.
-pub(crate) fn read(fd: BorrowedFd<'_>, buffers: &mut [Into<'_>], interrupt: Interrupt) -> Received {
+pub(crate) fn read(fd: RawFd, buffers: &mut [Into<'_>], how: How) -> Received {
+    if !how.waits() && !is_ready(fd, false) {
+        return Received::Nothing;
+    }
     let count = i32::try_from(buffers.len()).unwrap_or(i32::MAX);
     loop {
         // SAFETY: the iovecs name writable memory that outlives the call (Into).
-        let read = unsafe { libc::readv(fd.as_raw_fd(), buffers.as_ptr().cast(), count) };
+        let read = unsafe { libc::readv(fd, buffers.as_ptr().cast(), count) };
         match usize::try_from(read) {
             Ok(0) => return Received::Closed,
             Ok(count) => return Received::Bytes { count, lost: false },
             Err(_) => {}
         }
         match errno().get() {
-            libc::EINTR if interrupt == Interrupt::Retry => {}
+            libc::EINTR if how.interrupt == Interrupt::Retry => {}
             errno if would_block(errno) => return Received::Nothing,
             _ => return Received::Failed(errno()),
         }
@@ -378,11 +401,14 @@ pub(crate) fn read(fd: BorrowedFd<'_>, buffers: &mut [Into<'_>], interrupt: Inte
 }
 
 /// Writes to a pipe or file. A pipe without reader raises SIGPIPE, as for every program that writes to its standard output.
-pub(crate) fn write(fd: BorrowedFd<'_>, buffers: &[From<'_>]) -> Sent {
+pub(crate) fn write(fd: RawFd, buffers: &[From<'_>], wait: bool) -> Sent {
+    if !wait && !is_ready(fd, true) {
+        return Sent::Nothing;
+    }
     let count = i32::try_from(buffers.len()).unwrap_or(i32::MAX);
     loop {
         // SAFETY: the iovecs name readable memory that outlives the call (From).
-        let written = unsafe { libc::writev(fd.as_raw_fd(), buffers.as_ptr().cast(), count) };
+        let written = unsafe { libc::writev(fd, buffers.as_ptr().cast(), count) };
         if let Ok(count) = usize::try_from(written) {
             return Sent::Bytes(count);
         }
@@ -396,10 +422,10 @@ pub(crate) fn write(fd: BorrowedFd<'_>, buffers: &[From<'_>]) -> Sent {
 }
 
 /// Whether `fd` can be read (or, with `write`, written) without waiting.
-pub(crate) fn is_ready(fd: BorrowedFd<'_>, write: bool) -> bool {
+pub(crate) fn is_ready(fd: RawFd, write: bool) -> bool {
     let events = if write { libc::POLLOUT } else { libc::POLLIN };
     let mut poll = libc::pollfd {
-        fd: fd.as_raw_fd(),
+        fd,
         events,
         revents: 0,
     };

@@ -7,11 +7,10 @@
 //! 3. Data travel between the kernel and the caller's memory directly, unless requests cross.
 
 use super::Link;
-use super::inbox::{Fill, Inbox, WAIT};
+use super::inbox::{Fill, Inbox};
 use super::outbox::Progress;
 use super::stream::Channel;
 use crate::error::{Errno, Error, Result};
-use crate::sys::Interrupt;
 use crate::sys::socket::{FdSink, From, How, Into, Received, Sent};
 use crate::wire::{
     Command, ERROR, HEADER, Header, MAX_CLIENT_ERRNO, REGION_ACCESS, TYPE_MASK, TYPE_REPLY, u64_at,
@@ -44,38 +43,20 @@ impl Data<'_> {
 /// Sends one command for `data` at `addr` and waits for its reply.
 pub(crate) fn exchange(link: &Link, addr: u64, mut data: Data<'_>) -> Result<()> {
     let id = link.next_id();
-    let result = link
-        .with_twin(|channel| {
-            let mut inbox = link
-                .twin_inbox
-                .try_borrow_mut()
-                .map_err(|_| Error::ExchangeBusy)?;
-            Exchange {
-                channel,
-                inbox: &mut inbox,
-                id,
-                addr,
-                is_twin: true,
-            }
-            .run(&mut data)
-        })
-        .or_else(|| {
-            link.with(|channel| {
-                let mut inbox = link
-                    .crossing
-                    .try_borrow_mut()
-                    .map_err(|_| Error::ExchangeBusy)?;
-                Exchange {
-                    channel,
-                    inbox: &mut inbox,
-                    id,
-                    addr,
-                    is_twin: false,
-                }
-                .run(&mut data)
-            })
-        })
-        .unwrap_or(Err(Error::NotConnected));
+    let (channel, inbox, is_twin) = match (link.twin(), link.channel()) {
+        (Some(twin), _) => (twin, &link.twin_inbox, true),
+        (None, Some(channel)) => (channel, &link.crossing, false),
+        (None, None) => return Err(Error::NotConnected),
+    };
+    let mut inbox = inbox.try_borrow_mut().map_err(|_| Error::ExchangeBusy)?;
+    let result = Exchange {
+        channel,
+        inbox: &mut inbox,
+        id,
+        addr,
+        is_twin,
+    }
+    .run(&mut data);
     if let Err(error) = &result
         && is_fatal(error)
     {
@@ -105,7 +86,7 @@ const GONE: Error = Error::ConnectionReset {
 };
 
 struct Exchange<'a> {
-    channel: Channel<'a>,
+    channel: Channel,
     inbox: &'a mut Inbox,
     id: u16,
     addr: u64,
@@ -184,11 +165,7 @@ impl Exchange<'_> {
         let mut count = 0;
         while count < expected {
             let known = count >= PREFIX;
-            let how = How {
-                wait: true,
-                all: known,
-                interrupt: Interrupt::Retry,
-            };
+            let how = if known { How::FILL } else { How::WAIT };
             let head = prefix.get_mut(count..).unwrap_or_default();
             let tail = target
                 .get_mut(count.saturating_sub(PREFIX)..)
@@ -260,7 +237,7 @@ impl Exchange<'_> {
                     limit: CROSSING_LIMIT,
                 });
             }
-            match self.inbox.fill(self.channel, WAIT, false) {
+            match self.inbox.fill(self.channel, How::WAIT, false) {
                 Fill::More => {}
                 Fill::Nothing => return Err(Error::TimedOut),
                 Fill::Closed => return Err(GONE),

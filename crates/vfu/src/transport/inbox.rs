@@ -12,7 +12,6 @@ use std::os::fd::OwnedFd;
 
 use super::stream::Channel;
 use crate::error::{Errno, Error, Result};
-use crate::sys::Interrupt;
 use crate::sys::memory::{try_push, try_zeroed};
 use crate::sys::socket::{FdSink, How, Into, Received};
 use crate::wire::{HEADER, Header, MAX_MESSAGE};
@@ -212,7 +211,7 @@ impl Inbox {
 
     /// Receives once. With `exact`, takes nothing beyond the message that has begun.
     #[inline]
-    pub(crate) fn fill(&mut self, channel: Channel<'_>, how: How, exact: bool) -> Fill {
+    pub(crate) fn fill(&mut self, channel: Channel, how: How, exact: bool) -> Fill {
         if self.make_room().is_err() {
             return Fill::Failed(Errno::ENOMEM);
         }
@@ -536,22 +535,3 @@ pub(crate) const fn insane(header: &Header) -> Option<Error> {
         })
     }
 }
-
-/// Waits for a message that has begun, whatever signals come.
-pub(crate) const WAIT: How = How {
-    wait: true,
-    all: false,
-    interrupt: Interrupt::Retry,
-};
-/// Waits for the next message.
-pub(crate) const WAIT_OR_SIGNAL: How = How {
-    wait: true,
-    all: false,
-    interrupt: Interrupt::Return,
-};
-/// Takes what is there.
-pub(crate) const POLL: How = How {
-    wait: false,
-    all: false,
-    interrupt: Interrupt::Return,
-};

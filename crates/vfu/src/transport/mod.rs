@@ -59,6 +59,9 @@ pub(crate) struct Link {
     listener: RefCell<Option<OwnedFd>>,
     pipe: Option<Ends>,
     peer: RefCell<Option<Peer>>,
+    /// How to reach the peer; its descriptors are those of `peer`.
+    channel: Cell<Option<Channel>>,
+    twin: Cell<Option<Channel>>,
     /// A version was agreed on.
     attached: Cell<bool>,
     pub(crate) limits: Cell<Limits>,
@@ -86,6 +89,8 @@ impl Link {
             listener: RefCell::new(listener),
             pipe,
             peer: RefCell::new(None),
+            channel: Cell::new(None),
+            twin: Cell::new(None),
             attached: Cell::new(false),
             limits: Cell::new(Limits::default()),
             dead: Cell::new(None),
@@ -102,7 +107,7 @@ impl Link {
     }
 
     pub(crate) fn is_connected(&self) -> bool {
-        self.peer.borrow().is_some()
+        self.channel.get().is_some()
     }
 
     /// Whether descriptors can be passed.
@@ -111,8 +116,8 @@ impl Link {
     }
 
     pub(crate) fn poll_fd(&self) -> Option<RawFd> {
-        if self.is_connected() {
-            return self.with(|channel| channel.raw());
+        if let Some(channel) = self.channel.get() {
+            return Some(channel.raw());
         }
         self.listener.borrow().as_ref().map(AsRawFd::as_raw_fd)
     }
@@ -152,6 +157,15 @@ impl Link {
     }
 
     fn connect(&self, peer: Peer) {
+        let channel = match (&peer.socket, &self.pipe) {
+            (Some(socket), _) => Some(Channel::Socket(socket.as_raw_fd())),
+            (None, Some(ends)) => Some(Channel::Pipe {
+                input: ends.input.as_raw_fd(),
+                output: ends.output.as_raw_fd(),
+            }),
+            (None, None) => None,
+        };
+        self.channel.set(channel);
         *self.peer.borrow_mut() = Some(peer);
         self.dead.set(None);
         self.warned.set(false);
@@ -164,6 +178,7 @@ impl Link {
             socket::limit_waiting(ours.as_fd(), DMA_PATIENCE);
         }
         if let Some(peer) = self.peer.borrow_mut().as_mut() {
+            self.twin.set(Some(Channel::Socket(ours.as_raw_fd())));
             peer.twin = Some(ours);
         }
         Ok(theirs)
@@ -175,31 +190,21 @@ impl Link {
         self.attached.set(true);
     }
 
+    /// The connection, if there is one.
+    #[inline]
+    pub(crate) const fn channel(&self) -> Option<Channel> {
+        self.channel.get()
+    }
+
+    /// The second socket, if there is one.
+    pub(crate) const fn twin(&self) -> Option<Channel> {
+        self.twin.get()
+    }
+
     /// Calls `f` with the connection, if there is one.
     #[inline]
-    pub(crate) fn with<T>(&self, f: impl FnOnce(Channel<'_>) -> T) -> Option<T> {
-        let peer = self.peer.borrow();
-        let peer = peer.as_ref()?;
-        let channel = match (&peer.socket, &self.pipe) {
-            (Some(socket), _) => Channel::Socket(socket.as_fd()),
-            (None, Some(ends)) => Channel::Pipe(ends),
-            (None, None) => return None,
-        };
-        Some(f(channel))
-    }
-
-    pub(crate) fn has_twin(&self) -> bool {
-        self.peer
-            .borrow()
-            .as_ref()
-            .is_some_and(|peer| peer.twin.is_some())
-    }
-
-    /// Calls `f` with the second socket, if there is one.
-    pub(crate) fn with_twin<T>(&self, f: impl FnOnce(Channel<'_>) -> T) -> Option<T> {
-        let peer = self.peer.borrow();
-        let twin = peer.as_ref()?.twin.as_ref()?;
-        Some(f(Channel::Socket(twin.as_fd())))
+    pub(crate) fn with<T>(&self, f: impl FnOnce(Channel) -> T) -> Option<T> {
+        self.channel.get().map(f)
     }
 
     /// Remembers that the connection cannot go on.
@@ -226,6 +231,8 @@ impl Link {
         self.dead.set(None);
         self.crossing.borrow_mut().clear();
         self.twin_inbox.borrow_mut().clear();
+        self.channel.set(None);
+        self.twin.set(None);
         let peer = self.peer.borrow_mut().take();
         drop(peer);
     }

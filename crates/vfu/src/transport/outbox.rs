@@ -16,6 +16,9 @@ use crate::wire::{ERROR, HEADER, Header, NO_REPLY, TYPE_REPLY};
 /// Replies without need for a large buffer until it is given back.
 const CALM: u32 = 256;
 
+/// Payloads up to this long are zeroed without a call.
+const SHORT: usize = 48;
+
 /// How far a reply got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Progress {
@@ -91,9 +94,15 @@ impl Outbox {
             self.resize(needed)?;
         }
         self.payload = length;
-        let place = self.buffer.get_mut(HEADER..needed).unwrap_or_default();
-        place.fill(0);
-        Ok(place)
+        match self.buffer.first_chunk_mut::<{ HEADER + SHORT }>() {
+            Some(place) if length <= SHORT => *place = [0; HEADER + SHORT], // a few stores
+            _ => self
+                .buffer
+                .get_mut(HEADER..needed)
+                .unwrap_or_default()
+                .fill(0),
+        }
+        Ok(self.buffer.get_mut(HEADER..needed).unwrap_or_default())
     }
 
     /// Sends the payload also if the request fails from here on.
@@ -122,7 +131,7 @@ impl Outbox {
     #[inline]
     pub(crate) fn reply(
         &mut self,
-        channel: Channel<'_>,
+        channel: Channel,
         request: &Header,
         error: Option<i32>,
         wait: bool,
@@ -132,8 +141,7 @@ impl Outbox {
             return Progress::Sent;
         }
         if error.is_some() {
-            self.fds.clear();
-            self.owned = None;
+            self.forget_fds();
             if !self.keep {
                 self.payload = 0;
             }
@@ -170,13 +178,7 @@ impl Outbox {
     }
 
     #[cold]
-    fn send_rest(
-        &mut self,
-        channel: Channel<'_>,
-        size: usize,
-        sent: usize,
-        wait: bool,
-    ) -> Progress {
+    fn send_rest(&mut self, channel: Channel, size: usize, sent: usize, wait: bool) -> Progress {
         self.length = size;
         self.sent = sent;
         if wait || sent > 0 {
@@ -195,7 +197,7 @@ impl Outbox {
     }
 
     /// Sends what waits.
-    pub(crate) fn flush(&mut self, channel: Channel<'_>, wait: bool) -> Progress {
+    pub(crate) fn flush(&mut self, channel: Channel, wait: bool) -> Progress {
         while self.sent < self.length {
             let rest = self.buffer.get(self.sent..self.length).unwrap_or_default();
             let fds = if self.sent == 0 {

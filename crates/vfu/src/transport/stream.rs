@@ -1,6 +1,6 @@
 //! A connection as a stream of bytes with descriptors: a socket, or two pipes without descriptors.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::RawFd;
 
 use crate::region::SharedFd;
 use crate::sys::socket::{self, FdSink, From, How, Into, Received, Sent};
@@ -12,52 +12,40 @@ pub(crate) struct Ends {
     pub(crate) output: SharedFd,
 }
 
-/// One of the two kinds of peer, without the differences.
+/// One of the two kinds of peer, without the differences. The link owns the descriptors.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Channel<'a> {
-    Socket(BorrowedFd<'a>),
-    Pipe(&'a Ends),
+pub(crate) enum Channel {
+    Socket(RawFd),
+    Pipe { input: RawFd, output: RawFd },
 }
 
-impl Channel<'_> {
+impl Channel {
     /// What to poll.
-    pub(crate) fn raw(&self) -> RawFd {
+    pub(crate) const fn raw(self) -> RawFd {
         match self {
-            Self::Socket(fd) => fd.as_raw_fd(),
-            Self::Pipe(ends) => ends.input.as_raw_fd(),
+            Self::Socket(fd) => fd,
+            Self::Pipe { input, .. } => input,
         }
     }
 
     #[inline]
     pub(crate) fn receive(
-        &self,
+        self,
         buffers: &mut [Into<'_>],
         fds: &mut dyn FdSink,
         how: How,
     ) -> Received {
         match self {
-            Self::Socket(fd) => socket::receive(*fd, buffers, fds, how),
-            Self::Pipe(ends) => {
-                let input = ends.input.as_fd();
-                if !how.wait && !socket::is_ready(input, false) {
-                    return Received::Nothing;
-                }
-                socket::read(input, buffers, how.interrupt)
-            }
+            Self::Socket(fd) => socket::receive(fd, buffers, fds, how),
+            Self::Pipe { input, .. } => socket::read(input, buffers, how),
         }
     }
 
     #[inline]
-    pub(crate) fn send(&self, buffers: &[From<'_>], fds: &[RawFd], wait: bool) -> Sent {
+    pub(crate) fn send(self, buffers: &[From<'_>], fds: &[RawFd], wait: bool) -> Sent {
         match self {
-            Self::Socket(fd) => socket::send(*fd, buffers, fds, wait),
-            Self::Pipe(ends) => {
-                let output = ends.output.as_fd();
-                if !wait && !socket::is_ready(output, true) {
-                    return Sent::Nothing;
-                }
-                socket::write(output, buffers)
-            }
+            Self::Socket(fd) => socket::send(fd, buffers, fds, wait),
+            Self::Pipe { output, .. } => socket::write(output, buffers, wait),
         }
     }
 }
