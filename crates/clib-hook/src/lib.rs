@@ -13,8 +13,10 @@
 //!     table    one row per known function: what it opens, closes, returns when it fails
 //!     ledger   what each library holds      plan    which calls fail      mock    which are replaced
 //!     guard    an allocator whose blocks end at inaccessible pages
+//! valgrind     requests to the tool that the process may run under
 //! crash        fatal signals and time limits become records       record   the memory shared with the parent
 //! unwind       backtraces from .eh_frame, cheap enough for every allocation
+//! totals       exact sums of calls and bytes
 //! symbolize    addresses to functions, files and lines            reach    what is lost, as valgrind means it
 //! ```
 //!
@@ -24,7 +26,7 @@
 //! - A hook never allocates from the C heap, takes no lock that is held across foreign code, and works in a
 //!   forked child. What it remembers lives in private mappings, and addresses in there are disguised.
 //! - Unsafe code lives in the modules that touch foreign memory or registers (`sys`, `objects`, `slots`, `thunk`, `dispatch`,
-//!   `effects`, `unwind`, `crash`, `reach`, `guard`); the rest is safe.
+//!   `effects`, `unwind`, `crash`, `reach`, `guard`, `valgrind`); the rest is safe.
 //! - x86-64 Linux with glibc only.
 
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu")))]
@@ -40,6 +42,7 @@ mod region;
 mod slots;
 mod sys;
 mod thunk;
+mod totals;
 mod unwind;
 
 pub mod crash;
@@ -53,7 +56,9 @@ pub mod record;
 pub mod session;
 pub mod symbolize;
 pub mod table;
+pub mod valgrind;
 
 pub use error::Error;
 pub use ledger::{Held, Kind};
 pub use session::{LibraryInfo, Options, Session, quiet, set_enabled};
+pub use totals::{Totals, is_system_call, totals};

@@ -127,21 +127,23 @@ impl Table {
         self.find(disguised).map(|at| &self.places[at])
     }
 
-    /// Puts an entry in, in place of one with the same key. Without memory to grow, the entry is dropped and counted.
-    pub(crate) fn insert(&mut self, entry: Entry) {
+    /// Puts an entry in, in place of one with the same key, and tells how many bytes more the entries stand for.
+    /// Without memory to grow, the entry is dropped and counted.
+    pub(crate) fn insert(&mut self, entry: Entry) -> i64 {
         debug_assert!(!entry.is_empty(), "an entry needs a key");
         self.newest = self.newest.max(entry.sequence);
         if let Some(at) = self.find(entry.disguised) {
-            self.places[at] = entry;
-            return;
+            let before = std::mem::replace(&mut self.places[at], entry);
+            return entry.size.cast_signed() - before.size.cast_signed();
         }
         // At most three quarters full, so that every probe ends.
         if (self.used + 1) * 4 > self.places.len() * 3 && !self.grow() {
             self.lost += 1;
-            return;
+            return 0;
         }
         self.place(entry);
         self.used += 1;
+        entry.size.cast_signed()
     }
 
     fn place(&mut self, entry: Entry) {

@@ -3,7 +3,7 @@
 //! Hooks write, reports read. The tables live in private mappings, are split over locks that are held for a few
 //! instructions, and are free in a forked child. Nothing in them looks like a pointer to what it describes.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 
 use crate::{lock::Lock, sys, table};
 
@@ -60,6 +60,11 @@ static TABLES: [Lock<Table>; SHARDS] = [const { Lock::new(Table::new()) }; SHARD
 static RANGES: Lock<Ranges> = Lock::new(Ranges::new());
 static SEQUENCE: AtomicU64 = AtomicU64::new(0);
 static TEST: AtomicU32 = AtomicU32::new(0);
+/// Bytes of all blocks, and their most since [`take_peak`].
+static BYTES: AtomicI64 = AtomicI64::new(0);
+static PEAK: AtomicI64 = AtomicI64::new(0);
+/// Bytes of all blocks that the libraries were ever given.
+static ACQUIRED: AtomicU64 = AtomicU64::new(0);
 
 #[inline]
 fn shard(disguised: u64) -> &'static Lock<Table> {
@@ -86,14 +91,40 @@ pub(crate) fn entry(row: u16, library: u16, site: usize, stack: u32, size: usize
 #[inline]
 pub(crate) fn insert(kind: Kind, key: usize, entry: Entry) {
     let entry = entry.keyed(kind as u8, key);
-    shard(disguise(kind as u8, key)).lock().insert(entry);
+    let more = shard(disguise(kind as u8, key)).lock().insert(entry);
+    if kind == Kind::Memory {
+        let now = BYTES.fetch_add(more, Ordering::Relaxed) + more;
+        PEAK.fetch_max(now, Ordering::Relaxed);
+    }
 }
 
 /// Takes a block or descriptor out.
 #[inline]
 pub(crate) fn remove(kind: Kind, key: usize) -> Option<Entry> {
     let disguised = disguise(kind as u8, key);
-    shard(disguised).lock().remove(disguised)
+    let removed = shard(disguised).lock().remove(disguised)?;
+    if kind == Kind::Memory {
+        BYTES.fetch_sub(removed.size.cast_signed(), Ordering::Relaxed);
+    }
+    Some(removed)
+}
+
+/// Bytes of all blocks that the libraries hold now, and the most they held since the last call of this function.
+pub fn take_peak() -> (u64, u64) {
+    let now = BYTES.load(Ordering::Relaxed);
+    let peak = PEAK.swap(now, Ordering::Relaxed).max(now);
+    (now.max(0).cast_unsigned(), peak.max(0).cast_unsigned())
+}
+
+/// Counts a block that a library was given.
+#[inline]
+pub(crate) fn count_bytes(size: u64) {
+    ACQUIRED.fetch_add(size, Ordering::Relaxed);
+}
+
+/// Bytes of all blocks that the libraries were ever given.
+pub(crate) fn acquired() -> u64 {
+    ACQUIRED.load(Ordering::Relaxed)
 }
 
 /// What is known of a block or descriptor.
@@ -224,6 +255,8 @@ pub(crate) fn clear() {
         table.lock().clear();
     }
     RANGES.lock().clear();
+    BYTES.store(0, Ordering::Relaxed);
+    PEAK.store(0, Ordering::Relaxed);
 }
 
 /// Takes all locks before a fork.
