@@ -261,6 +261,9 @@ fn entry(slot: &Slot, frame: &Frame, size: usize) -> Entry {
 }
 
 fn note(slot: &Slot, frame: &Frame, kind: Kind, key: usize, size: usize) {
+    if kind == Kind::Memory {
+        ledger::count_bytes(size as u64);
+    }
     ledger::insert(kind, key, entry(slot, frame, size));
 }
 

@@ -324,10 +324,10 @@ fn stop() -> Result<(), Error> {
         let places: Vec<_> = hooked
             .slots
             .iter()
-            .map(|slot| {
-                slot.caller.store(WATCHER, Ordering::Relaxed);
-                (slot.place, slot.original)
-            })
+            .inspect(|slot| slot.caller.store(WATCHER, Ordering::Relaxed))
+            // Guarded blocks that are still out must be recognised when they come back.
+            .filter(|slot| !(guard::used() && slot.effect.takes_blocks()))
+            .map(|slot| (slot.place, slot.original))
             .collect();
         // An object that is gone took its slots along.
         if loaded.iter().any(|mapped| hooked.is(mapped)) && hooked.intact() {

@@ -205,6 +205,14 @@ pub enum Effect {
 }
 
 impl Effect {
+    /// Whether the call is given blocks of the heap to release, resize or measure.
+    pub(crate) const fn takes_blocks(self) -> bool {
+        matches!(
+            self,
+            Self::Reallocate(_) | Self::Line | Self::Free | Self::UsableSize
+        )
+    }
+
     /// Whether the call may release something, so that it is watched in every object.
     #[must_use]
     pub const fn releases(self) -> bool {
