@@ -186,6 +186,35 @@ before_its_time(vfu_ctx_t *ctx)
     vfu_sgl_mark_dirty(ctx, NULL, 1);
 }
 
+static unsigned int nr_refused;
+
+/* A log handler that destroys the context whose message it gets. */
+static void
+destroying_log(vfu_ctx_t *ctx, int level, const char *text)
+{
+    if (strstr(text, "vfu_destroy_ctx") != NULL) {
+        CHECK(level == LOG_ERR);
+        nr_refused++;
+    } else {
+        vfu_destroy_ctx(ctx);
+    }
+}
+
+static void
+destroyed_by_its_log(void)
+{
+    vfu_ctx_t *ctx = new_ctx("log.sock", 0, NULL);
+
+    CHECK(vfu_setup_log(ctx, destroying_log, LOG_ERR) == 0);
+    FAILS(vfu_setup_region(ctx, -1, 0, NULL, VFU_REGION_FLAG_RW, NULL, 0, -1, 0), EINVAL);
+    vfu_log(ctx, LOG_ERR, "from the device");
+    FAILS(vfu_irq_trigger(ctx, 0), EINVAL);
+    CHECK(nr_refused == 3);
+    CHECK(vfu_setup_log(ctx, NULL, LOG_ERR) == 0);
+    vfu_destroy_ctx(ctx);
+    CHECK(access(socket_path("log.sock"), F_OK) == -1);
+}
+
 int
 main(void)
 {
@@ -195,6 +224,7 @@ main(void)
 
     without_context();
     creation();
+    destroyed_by_its_log();
     ctx = new_ctx("wrong.sock", LIBVFIO_USER_FLAG_ATTACH_NB, NULL);
     FAILS(vfu_attach_ctx(ctx), EAGAIN); /* nobody is waiting */
     setup(ctx);
