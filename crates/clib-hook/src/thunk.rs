@@ -231,9 +231,12 @@ const STUB: usize = 32;
 /// Held while stubs are made.
 static MAKING: Lock<()> = Lock::new(());
 
-/// Ranges of stubs, so that unwinders know them: start and size in bytes.
-static STUBS: [(AtomicUsize, AtomicUsize); 512] =
-    [const { (AtomicUsize::new(0), AtomicUsize::new(0)) }; 512];
+/// Address space for stubs: room for two million.
+const STUBS: usize = 64 << 20;
+
+/// Where they are, and how much of it is used.
+static START: AtomicUsize = AtomicUsize::new(0);
+static USED: AtomicUsize = AtomicUsize::new(0);
 
 /// Whether `address` is in the thunk or a stub.
 pub(crate) fn contains(address: usize) -> bool {
@@ -244,11 +247,8 @@ pub(crate) fn contains(address: usize) -> bool {
 
 /// Whether `address` is in a stub, where the stack is still as the caller left it.
 pub(crate) fn in_stub(address: usize) -> bool {
-    STUBS
-        .iter()
-        .map(|(start, size)| (start.load(Ordering::Acquire), size.load(Ordering::Acquire)))
-        .take_while(|(start, _)| *start != 0)
-        .any(|(start, size)| (start..start + size).contains(&address))
+    let start = START.load(Ordering::Acquire);
+    start != 0 && address.wrapping_sub(start) < USED.load(Ordering::Acquire)
 }
 
 /// Makes a stub for each slot, in order, and returns their addresses.
@@ -263,8 +263,17 @@ pub(crate) fn stubs(slots: &[&'static Slot]) -> Result<Vec<usize>, Error> {
     }
     let size = (STUB * (slots.len() + 1)).next_multiple_of(PAGE);
     let _making = MAKING.lock();
-    let start =
-        sys::map(size).ok_or_else(|| Error::last_os(format!("mapping {size} bytes for thunks")))?;
+    if START.load(Ordering::Relaxed) == 0 {
+        let start = sys::map(STUBS).ok_or_else(|| Error::last_os("mapping room for thunks"))?;
+        START.store(start, Ordering::Release);
+    }
+    let used = USED.load(Ordering::Relaxed);
+    if used + size > STUBS {
+        let why = "no room for more thunks: too many sessions or libraries in one process";
+        return Err(Error::Full(why.to_owned()));
+    }
+    // Pages of their own, which nobody executes yet.
+    let start = START.load(Ordering::Relaxed) + used;
     // The address of the thunk comes first, then the stubs.
     let target = clib_hook_thunk as unsafe extern "C" fn() as usize;
     write(start, &target.to_ne_bytes());
@@ -274,13 +283,7 @@ pub(crate) fn stubs(slots: &[&'static Slot]) -> Result<Vec<usize>, Error> {
         addresses.push(at);
     }
     sys::protect(start, size, libc::PROT_READ | libc::PROT_EXEC)?;
-    let free = STUBS
-        .iter()
-        .find(|(start, _)| start.load(Ordering::Relaxed) == 0);
-    let (known, bytes) =
-        free.ok_or_else(|| Error::Full("too many batches of thunks (512)".to_owned()))?;
-    bytes.store(size, Ordering::Release);
-    known.store(start, Ordering::Release);
+    USED.store(used + size, Ordering::Release);
     Ok(addresses)
 }
 

@@ -100,6 +100,9 @@ mod tests {
         assert!(is_system_call("mmap64") && is_system_call("__read_chk"));
         assert!(is_system_call("syscall") && is_system_call("getpid"));
         assert!(!is_system_call("malloc") && !is_system_call("fopen"));
-        assert!(!is_system_call("clock_gettime"), "it mostly stays in user mode");
+        assert!(
+            !is_system_call("clock_gettime"),
+            "it mostly stays in user mode"
+        );
     }
 }

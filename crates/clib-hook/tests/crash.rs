@@ -7,7 +7,7 @@ use std::time::Duration;
 use clib_hook::{
     crash::{self, After},
     record::{Blame, End, EndKind, Record},
-    symbolize::symbolize_return,
+    symbolize::{symbolize, symbolize_return},
 };
 use common::{Loaded, alone, build, in_child, session};
 
@@ -70,14 +70,16 @@ impl Child {
 }
 
 fn names(end: &End) -> Vec<String> {
-    end.backtrace
+    let frames = end
+        .backtrace
         .iter()
-        .map(|address| {
-            symbolize_return(address + 1)[0]
-                .function
-                .clone()
-                .unwrap_or_default()
-        })
+        .enumerate()
+        .map(|(number, address)| match number {
+            0 => symbolize(*address),
+            _ => symbolize_return(*address),
+        });
+    frames
+        .map(|frames| frames[0].function.clone().unwrap_or_default())
         .collect()
 }
 
