@@ -3,7 +3,7 @@
 //! 1. INTX, MSI and MSI-X share one table of eventfds; ERR and REQ have a slot each.
 //! 2. [`Irqs`] may be used from any thread. A trigger holds a read lock over one write to an eventfd, so a descriptor
 //!    is never closed, and its number never reused, under a trigger. No lock is held over a callback.
-//! 3. Only eventfds get into the table, see [`EventFd::verify`].
+//! 3. Only eventfds get into the table, which are told from other descriptors when they arrive.
 
 use core::fmt;
 use std::os::fd::OwnedFd;

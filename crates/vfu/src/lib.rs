@@ -1,7 +1,53 @@
-//! vfio-user in safe Rust: protocol, server, client.
+//! vfio-user in safe Rust: PCI devices for virtual machines, served over a UNIX socket.
 //!
-//! A device is a [`Device`]; a [`Context`] listens for one client at a time and serves it. The context does not own
-//! the device: [`Context::run`] takes both, and every callback gets the context back as `&Context`.
+//! A device is a [`Device`]: what happens when the client, usually a VMM, reads and writes its registers. A
+//! [`Builder`](builder::Builder) describes it and makes a [`Context`], which listens for one client at a time. The context
+//! does not own the device: [`Context::run`] takes both, and every callback gets the context back as `&Context`.
+//!
+//! ```no_run
+//! use vfu::builder::{Bar, BarIndex, Builder};
+//! use vfu::{Context, Device, Errno, Mode};
+//!
+//! /// One register that counts how often it was read.
+//! #[derive(Default)]
+//! struct Counter(u8);
+//!
+//! impl Device for Counter {
+//!     fn region_read(&mut self, _: &Context, _: u32, _: u64, data: &mut [u8]) -> Result<(), Errno> {
+//!         self.0 = self.0.wrapping_add(1);
+//!         data.fill(self.0);
+//!         Ok(())
+//!     }
+//! }
+//!
+//! let ctx = Builder::new(0x1234, 0x5678)
+//!     .bar(BarIndex::Bar0, Bar::memory32(16))
+//!     .build("/run/counter.sock", Mode::Blocking)?;
+//! ctx.attach()?;
+//! let gone = ctx.run(&mut Counter::default()).unwrap_err();
+//! assert_eq!(gone.errno(), Errno::ENOTCONN);
+//! # Ok::<(), vfu::Error>(())
+//! ```
+//!
+//! # Loops
+//!
+//! A blocking context waits in [`Context::attach`] and [`Context::run`]. A non-blocking one never waits: call `attach`, and
+//! once it succeeded `run`, whenever [`Context::poll_fd`] is readable, with poll, epoll or tokio's `AsyncFd` (the context
+//! is `AsRawFd`). The descriptor changes when a client comes or goes; ask again after each call. While
+//! [`Context::wants_write`], poll for writing, too.
+//!
+//! # Threads
+//!
+//! A context belongs to one thread at a time. From any thread: [`Dma`] ([`Context::dma`]) translates and copies client
+//! memory, [`Irqs`] ([`Context::irqs`]) triggers interrupts. Both are cheap to clone and stay safe to use when the client, or the
+//! context, is gone.
+//!
+//! # Memory and clients
+//!
+//! The server half never panics on what a client sends, and answers ENOMEM when memory is short. Clients are hostile; what
+//! they announce is checked before it is used, and what they leave behind is given back when they go.
+//!
+//! The [`client`] half is for tests and tools.
 
 pub mod builder;
 pub mod client;

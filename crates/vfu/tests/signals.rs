@@ -29,10 +29,8 @@ fn under_signals<T>(what: impl FnOnce() -> T) -> T {
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
     action.sa_sigaction = ignore as *const () as usize; // and no SA_RESTART
     // SAFETY: a handler that does nothing.
-    assert_eq!(
-        unsafe { libc::sigaction(libc::SIGUSR1, &raw const action, std::ptr::null_mut()) },
-        0
-    );
+    let result = unsafe { libc::sigaction(libc::SIGUSR1, &raw const action, std::ptr::null_mut()) };
+    assert_eq!(result, 0);
     // SAFETY: no preconditions.
     let thread = unsafe { libc::pthread_self() };
     let done = AtomicBool::new(false);

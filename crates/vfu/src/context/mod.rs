@@ -384,10 +384,25 @@ impl AsRawFd for Context {
 }
 
 impl Drop for Context {
+    /// Takes client memory and interrupts away from the handles of other threads, too.
     fn drop(&mut self) {
         self.unlink();
+        if let Some(dma) = self.dma.get() {
+            while let Some(id) = dma.first() {
+                if dma.remove(id).is_err() {
+                    break;
+                }
+            }
+        }
+        self.irqs.clear();
     }
 }
+
+/// A context may move to another thread.
+const _: fn() = || {
+    fn is_send<T: Send>() {}
+    is_send::<Context>();
+};
 
 /// What has to be allocated before a socket is made.
 struct Parts {
