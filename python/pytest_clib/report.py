@@ -6,7 +6,7 @@ one writer in ``WRITERS``; a writer gets the data that the JSON file holds, and 
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import importlib.metadata
 import json
 import platform
@@ -89,7 +89,7 @@ def _run(tool: str) -> dict[str, str]:
         "version": version,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "started": datetime.datetime.now().astimezone().isoformat(" ", "seconds"),
+        "started": dt.datetime.now().astimezone().isoformat(" ", "seconds"),
         "command": shlex.join(["pytest", *sys.argv[1:]]),
         "tool": tool,
     }
@@ -108,7 +108,12 @@ def _sources(
     """Source lines around each place, by file and line, where the file can be read."""
     wanted: dict[str, set[int]] = {}
     for finding in findings:
-        places = [finding.site, finding.place, *finding.backtrace[:1], *finding.trail[:1]]
+        places = [
+            finding.site,
+            finding.place,
+            *finding.backtrace[:1],
+            *finding.trail[:1],
+        ]
         for place in filter(None, places):
             wanted.setdefault(place.file, set()).add(place.line)
     for cell in cells:

@@ -36,7 +36,9 @@ class Tests:
             entry["findings"] += bool(Finding.from_dict(data))
         used = getattr(report, "clib_used", None)
         if used is not None:
-            entry.update({key: used[key] for key in ("calls", "allocations", "peak_bytes")})
+            entry.update(
+                {key: used[key] for key in ("calls", "allocations", "peak_bytes")}
+            )
             for figures in used["scripts"]:
                 self.scripts.append({**figures, "test": report.nodeid})
         self._add_cells(report)
