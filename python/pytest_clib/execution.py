@@ -16,7 +16,7 @@ import pytest
 from . import declarations, marks
 from .callbacks import Caught, add_note
 from .findings import Finding, Kind, Severity
-from .namespaces import Namespaces
+from .namespaces import Namespaces, Variables
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -109,7 +109,7 @@ class Execution:
         found = self.run.leaks.end_test(
             failed=bool(stopped),
             skip=lambda: list(_ends_with(item)),
-            namespaces=lambda: self._namespaces.of(item),
+            namespaces=Variables(self._namespaces, item, stopped),
         )
         stopped.clear()
         found = marks.filter_allowed(found, marks.read(item))
@@ -159,7 +159,7 @@ class Execution:
         result = yield
         if session.exitstatus == pytest.ExitCode.INTERNAL_ERROR:
             return result
-        self.run.findings.extend(self.run.leaks.finish(self._namespaces.of(None)))
+        self.run.findings.extend(self.run.leaks.finish(Variables(self._namespaces)))
         self.run.findings.extend(declarations.check(self.run))
         output = {
             "findings": [finding.to_dict() for finding in self.run.findings],

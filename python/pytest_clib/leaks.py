@@ -26,6 +26,7 @@ from .findings import Finding, Kind, Severity
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from .namespaces import Variables
     from .run import Run
 
 KINDS = {
@@ -98,7 +99,7 @@ class Leaks:
         *,
         failed: bool,
         skip: Callable[[], Iterable[object]],
-        namespaces: Callable[[], Iterable[dict[str, Any]]],
+        namespaces: Variables,
     ) -> list[Finding]:
         """What was lost in the test that began last.
 
@@ -106,7 +107,7 @@ class Leaks:
             failed: the test failed: its traceback holds things, and nothing of it
                 is looked at again.
             skip: tells objects that end with the test.
-            namespaces: tells where its variables are.
+            namespaces: tells where the suite's variables are.
         """
         test = self._current
         over = [test, *self._finished]
@@ -119,7 +120,9 @@ class Leaks:
         gc.collect(YOUNG)
         if not self._left(mark, numbers):
             return []
-        if not failed and self._plainly_held(numbers, namespaces):
+        if self._plainly_held(numbers, namespaces.near, but_descriptors=failed):
+            if failed:
+                self._run.native_session.disown(self._left(mark, numbers))
             return []
         self._collect(mark, numbers)
         if not self._left(mark, numbers):
@@ -131,16 +134,20 @@ class Leaks:
             self._run.native_session.disown(self._left(mark, numbers))
         return findings
 
-    def finish(self, namespaces: Iterable[dict[str, Any]]) -> list[Finding]:
+    def finish(
+        self, namespaces: Callable[[], Iterable[dict[str, Any]]]
+    ) -> list[Finding]:
         """What was lost by the import, or after the test that acquired it."""
         for owner in [*self._fixtures.values(), *self._finished]:
             self._finished.append(owner)
         everyone = set(self._owners)
-        if not self._left(0, everyone):
+        if not self._left(0, everyone) or self._plainly_held(
+            everyone, namespaces, but_descriptors=True
+        ):
             return []
         self._collect(0, everyone)
         self._judging_late = True
-        return self._judge(everyone, "", [], namespaces, descriptors_too=False)
+        return self._judge(everyone, "", [], namespaces(), descriptors_too=False)
 
     def now(self) -> list[Finding]:
         """What the running test has acquired so far and lost (``clib.leaks()``)."""
@@ -187,7 +194,11 @@ class Leaks:
                 return
 
     def _plainly_held(
-        self, numbers: set[int], namespaces: Callable[[], Iterable[dict[str, Any]]]
+        self,
+        numbers: set[int],
+        namespaces: Callable[[], Iterable[dict[str, Any]]],
+        *,
+        but_descriptors: bool,
     ) -> bool:
         """Whether the suite's variables hold everything: a cheap look that may miss."""
         if self._run.options.held:
@@ -200,6 +211,8 @@ class Leaks:
             if held.test in numbers and held.kind != "descriptor"
         ):
             return False
+        if but_descriptors:
+            return True
         open_descriptors = [
             held
             for held in everything

@@ -11,7 +11,7 @@ import sysconfig
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     import pytest
 
@@ -42,16 +42,45 @@ class Namespaces:
             ]
         return self._modules
 
-    def of(self, item: pytest.Item | None) -> Iterator[dict[str, Any]]:
-        """The globals, with the test's own module and class first."""
-        module = getattr(item, "module", None)
+
+class Variables:
+    """The variables of a suite, as one test sees them.
+
+    Args:
+        suite: the suite's namespaces.
+        item: the test, or ``None`` when all are over.
+        stopped: the exceptions that ended it; their tracebacks have variables, too.
+    """
+
+    def __init__(
+        self,
+        suite: Namespaces,
+        item: pytest.Item | None = None,
+        stopped: Iterable[BaseException] = (),
+    ) -> None:
+        self._suite = suite
+        self._item = item
+        self._stopped = stopped
+
+    def near(self) -> Iterator[dict[str, Any]]:
+        """Those of the test's own module, class, and functions that did not end."""
+        for error in self._stopped:
+            trace = error.__traceback__
+            while trace is not None:
+                yield dict(trace.tb_frame.f_locals)
+                trace = trace.tb_next
+        module = getattr(self._item, "module", None)
         if module is not None:
             yield vars(module)
-        cls = getattr(item, "cls", None)
+        cls = getattr(self._item, "cls", None)
         if cls is not None:
             for base in cls.__mro__[:-1]:
                 yield dict(vars(base))
-        yield from self.modules()
+
+    def __call__(self) -> Iterator[dict[str, Any]]:
+        """All of them, the near ones first."""
+        yield from self.near()
+        yield from self._suite.modules()
 
 
 def _is_of_suite(file: object) -> bool:
