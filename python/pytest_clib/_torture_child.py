@@ -232,6 +232,7 @@ class Child:
             "phases": self._phases,
             "lost": self.ledger.lost,
             "held": self.ledger.digest,
+            "error": self.ledger.error,
             **self._finish(),
         }
         data = marshal.dumps(told)
@@ -275,6 +276,7 @@ class Ledger:
         self._mark = run.native_session.mark()
         self.lost: list[tuple[Any, ...]] = []
         self.digest = 0
+        self.error = ""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._leaks, name)
@@ -288,12 +290,23 @@ class Ledger:
     ) -> list[Any]:
         """Note what was lost since the copy was made; see ``leaks.Leaks.end_test``."""
         del failed
+        try:
+            self._end_test(skip, namespaces)
+        except Exception as error:  # noqa: BLE001 (told to the parent, which says so)
+            self.error = f"{type(error).__name__}: {error}"
+        return []
+
+    def _end_test(
+        self,
+        skip: Callable[[], Iterable[object]],
+        namespaces: Callable[[], Iterable[dict[str, Any]]],
+    ) -> None:
         held = self._left()
         if not held:
-            return []
+            return
         self.digest = _digest(held)
         if self.digest in self._accepted:
-            return []
+            return
 
         def variables() -> Iterator[dict[str, Any]]:
             yield from namespaces()
@@ -304,15 +317,14 @@ class Ledger:
         gc.unfreeze()
         everything = session.held_since(0)
         if self._plainly_held(native, everything, variables):
-            return []
+            return
         gc.collect()
         if not self._left():
-            return []
+            return
         everything = session.held_since(0)
         # A test that stopped half way holds what its variables hold.
         states = reach.classify(native, everything, [] if self._raised else skip())
         self._judge(everything, states, variables)
-        return []
 
     def _left(self) -> list[Any]:
         return [

@@ -110,8 +110,8 @@ class Descriptors:
     def _survey(self) -> None:
         inodes: dict[int, list[int]] = {}
         pipes: dict[int, list[int]] = {}
-        for name in os.listdir("/proc/self/fd"):
-            fd = int(name)
+        for name in list(Path("/proc/self/fd").iterdir()):
+            fd = int(name.name)
             try:
                 status = os.fstat(fd)
                 if stat.S_ISSOCK(status.st_mode):
@@ -134,7 +134,7 @@ class Descriptors:
 
     def _file(self, fd: int) -> None:
         name = Path(f"/proc/self/fd/{fd}").readlink()
-        if fd > 2 and not str(name).endswith(" (deleted)") and name.is_absolute():  # noqa: PLR2004
+        if fd > 2 and not str(name).endswith(" (deleted)") and name.is_absolute():
             self._files.append(fd)
 
     def _counter(self, fd: int) -> None:

@@ -9,7 +9,8 @@ A *site* is a function called with one stack of return addresses inside the libr
   in every test.
 
 Some things never happen, and are not tried: EAGAIN from a descriptor in blocking mode, a
-short count of one byte, a call that is interrupted for ever.
+short count of one byte, a call that is interrupted for ever, and calls that fail for wrong
+arguments only (``sysconf``, ``uname``).
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ from .inject import Injection
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from types import ModuleType
+
+# What a call answers when it was called wrongly: a library that calls rightly never sees it.
+MISUSE = frozenset({errnos.EINVAL, errnos.EFAULT, errnos.EBADF, errnos.ENOTSOCK})
 
 # Answers that the caller is to try again after: never given for ever.
 AGAIN = frozenset({errnos.EINTR, errnos.EAGAIN})
@@ -59,6 +63,8 @@ class Planner:
         planned: list[Injection] = []
         here: set[tuple[str, int]] = set()
         for call in calls:
+            if self._never_fails(call.function):
+                continue
             site = (call.function, call.stack)
             if self._each or site not in here:
                 planned.extend(self._failures(call))
@@ -103,6 +109,10 @@ class Planner:
         if transfers and not call.nonblocking:
             numbers = tuple(n for n in numbers if n != errnos.EAGAIN)
         return numbers or (0,)
+
+    def _never_fails(self, function: str) -> bool:
+        numbers = self._row_errnos(function)
+        return bool(numbers) and function != "fcntl" and MISUSE.issuperset(numbers)
 
     def _row_errnos(self, function: str) -> tuple[int, ...]:
         if function not in self._errnos:

@@ -92,13 +92,14 @@ class Judge:
         self._run = run
         self._places: dict[tuple[int, bool], list[Place]] = {}
 
-    def judge(
+    def judge(  # noqa: PLR0917
         self,
         ended: Ended,
         injection: Injection | None,
         baseline: Baseline,
         test: str,
         command: Any,
+        *,
         unnoticed: bool = False,
     ) -> Verdict:
         """The verdict on a child.
@@ -364,11 +365,15 @@ def merge(
     groups: dict[tuple[Any, ...], tuple[Finding, set[str]]],
     found: Iterable[tuple[tuple[Any, ...], Finding]],
 ) -> None:
-    """Add findings to groups: the first stands for all, and tests are counted."""
+    """Add findings to groups: one stands for all, and tests are counted.
+
+    It is the first, or better the first that is shown again by its test alone.
+    """
     for key, finding in found:
-        if key not in groups:
-            groups[key] = (finding, set())
-        groups[key][1].add(finding.test)
+        known, tests = groups.get(key, (finding, set()))
+        simpler = "@" in known.command and "@" not in finding.command
+        groups[key] = (finding if simpler else known, tests)
+        tests.add(finding.test)
 
 
 def merged(groups: dict[tuple[Any, ...], tuple[Finding, set[str]]]) -> list[Finding]:

@@ -267,7 +267,7 @@ class Torture:
             baseline,
             item.nodeid,
             self._command(item, self._call_number(injection)),
-            options.unnoticed,
+            unnoticed=options.unnoticed,
         )
         harvest.counts["injections"] += 1
         harvest.counts[verdict.category] += 1
@@ -275,6 +275,8 @@ class Torture:
         harvest.found.extend((repr(key), finding) for key, finding in verdict.findings)
         if ended.told is not None and ended.told["held"] and not ended.told["lost"]:
             accepted.add(ended.told["held"])
+        if ended.told is not None and ended.told["error"]:
+            harvest.notes.append(f"what was lost could not be told: {ended.told['error']}")
         if verdict.category in {"hang", "waited"}:
             self._waits[what] += 1
         self._progress(harvest.counts)
