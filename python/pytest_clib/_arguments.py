@@ -46,7 +46,7 @@ def argument(kind: Any, given: Any, where: str) -> tuple[tuple[str, object], obj
             "integer",
             kind(number).value & _MASK if code not in "c?" else number,
         ), None
-    if code in _ADDRESSES or issubclass(kind, (_POINTER, _FUNCTION)):
+    if (code and code in _ADDRESSES) or issubclass(kind, (_POINTER, _FUNCTION)):
         address, alive = _address(kind, given, where)
         return ("integer", address & _MASK), alive
     raise TypeError(f"{where}: {kind.__name__} cannot be passed without Python")

@@ -105,6 +105,25 @@ class Mock:
         """Address of the function that is replaced."""
     def stop(self) -> None: ...
 
+@final
+class Script:
+    """Steps, checked and ready to run any number of times (see script.py)."""
+
+    def __new__(cls, steps: list[tuple[object, ...]]) -> Script: ...
+    def run(
+        self,
+        *,
+        times: int | None,
+        seconds: float | None,
+        threads: int,
+        instances: list[list[int]],
+        warmup: int,
+        batch: int,
+        step_limit: float,
+        count: bool,
+    ) -> dict[str, Any]: ...
+
+def totals() -> tuple[int, int, int]: ...
 def arm(
     function: str,
     nth: int,
@@ -178,4 +197,5 @@ def leads_to(
     *,
     owner_types: list[type],
     buffer_of: Callable[[object], tuple[int, int] | None],
+    buffers: list[tuple[int, int]],
 ) -> list[bool]: ...

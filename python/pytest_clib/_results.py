@@ -7,7 +7,7 @@ import statistics
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 
 class ScriptError(AssertionError):
@@ -86,6 +86,17 @@ class ScriptResult:
         data = dataclasses.asdict(self)
         data["operations_per_second"] = self.operations_per_second
         return data
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> ScriptResult:
+        """The inverse of ``to_dict``.
+
+        Raises:
+            KeyError: a figure is missing.
+        """
+        fields = {each.name: data[each.name] for each in dataclasses.fields(cls)}
+        fields["histogram"] = tuple(map(tuple, fields["histogram"]))
+        return cls(**fields)
 
     def __str__(self) -> str:
         return table([self])

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import marks, native, options
+from . import marks, native, options, scripts
 from .display import Display
 from .execution import CallbackPhases, Execution
 from .fixture import clib as clib  # noqa: PLC0414 (a fixture of the plugin)
@@ -34,6 +34,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Read the options, and begin if a library is named."""
     config.addinivalue_line("markers", marks.HELP)
+    config.addinivalue_line("markers", scripts.HELP)
     chosen = options.read(config)
     if not chosen.active:
         return
@@ -43,10 +44,12 @@ def pytest_configure(config: pytest.Config) -> None:
         display.notes.append(f"pytest-clib {reason}; nothing is checked")
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(display, "clib-display")
+        config.pluginmanager.register(scripts.ScriptTable(), "clib-script-table")
     if module is not None and not _is_controller(config):
         execution = Execution(Run(module, chosen, config))
         config.pluginmanager.register(execution, "clib-execution")
         config.pluginmanager.register(CallbackPhases(execution), "clib-callbacks")
+        config.pluginmanager.register(scripts.Scripts(execution.run), "clib-scripts")
         if chosen.reports:
             config.pluginmanager.register(Measures(execution.run), "clib-measures")
         if chosen.torture or chosen.inject or chosen.guard:
@@ -59,6 +62,7 @@ def pytest_collection_modifyitems(items: Iterable[pytest.Item]) -> None:
     """Tell markers that make no sense before anything runs."""
     for item in items:
         marks.read(item)
+        scripts.read(item)
 
 
 def _is_controller(config: pytest.Config) -> bool:

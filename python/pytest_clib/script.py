@@ -9,6 +9,7 @@ script keeps the Python objects alive but closes and frees nothing.
 from __future__ import annotations
 
 import ctypes
+import math
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from pytest_clib import _native
@@ -70,9 +71,11 @@ class Script:
         self,
         name: str = "script",
         *,
+        on_start: Callable[[], None] | None = None,
         on_result: Callable[[ScriptResult], None] | None = None,
     ) -> None:
         self.name = name
+        self._on_start = on_start
         self._on_result = on_result
         self._steps: list[tuple[object, ...]] = []
         self._names: list[str] = []
@@ -199,6 +202,43 @@ class Script:
         """
         if times is None and seconds is None:
             times = 1
+        if self._on_start is not None:
+            self._on_start()
+        result = self.measure(
+            times=times,
+            seconds=seconds,
+            threads=threads,
+            instances=instances,
+            warmup=warmup,
+            batch=batch,
+            step_limit=step_limit,
+            name=name,
+        )
+        if self._on_result is not None:
+            self._on_result(result)
+        return result
+
+    def measure(
+        self,
+        *,
+        times: int | None = None,
+        seconds: float | None = None,
+        threads: int = 1,
+        instances: Sequence[Mapping[str, int | HasFileno]] = (),
+        warmup: int = 1,
+        batch: int = 1,
+        step_limit: float = 5.0,
+        name: str | None = None,
+    ) -> ScriptResult:
+        """As ``run``, but the result is shown nowhere and counts against no budget."""
+        _at_least("threads", threads, 1)
+        _at_least("batch", batch, 1)
+        _at_least("warmup", warmup, 0)
+        if times is not None:
+            _at_least("times", times, 1)
+        for unit, given in (("seconds", seconds), ("step_limit", step_limit)):
+            if given is not None and not 0 < given < math.inf:
+                raise ValueError(f"{unit} = {given}: more than 0 is needed")
         if self._native is None:
             self._native = _native.Script(self._steps)
         try:
@@ -216,12 +256,8 @@ class Script:
             if len(error.args) == 6:
                 raise ScriptError(*error.args) from None
             raise
-        result = _result(
-            name or self.name, threads, max(len(instances), threads), figures
-        )
-        if self._on_result is not None:
-            self._on_result(result)
-        return result
+        count = len(instances) or threads
+        return _result(name or self.name, min(threads, count), count, figures)
 
     def _add(self, *step: object) -> Script:
         self._steps.append(step)
@@ -289,19 +325,28 @@ def compare(
         pairs: how many slices of each; at least 6, or no verdict is possible.
         slice_seconds: how long a slice lasts.
         options: as for ``Script.run``.
+
+    Raises:
+        ScriptError: a step failed.
+        ValueError: too few pairs, or an option that makes no sense.
     """
     if pairs < 6:
         raise ValueError(f"pairs = {pairs}: with fewer than 6 no verdict is possible")
     ratios = []
     for turn in range(pairs):
         first, second = (a, b) if turn % 2 == 0 else (b, a)
-        one = first.run(seconds=slice_seconds, **options)
-        two = second.run(seconds=slice_seconds, **options)
+        one = first.measure(seconds=slice_seconds, **options)
+        two = second.measure(seconds=slice_seconds, **options)
         of_a, of_b = (one, two) if first is a else (two, one)
         ratios.append(
             (of_a.seconds / of_a.operations) / (of_b.seconds / of_b.operations)
         )
     return compare_ratios(a.name, b.name, ratios)
+
+
+def _at_least(name: str, given: int, least: int) -> None:
+    if given < least:
+        raise ValueError(f"{name} = {given}: at least {least} is needed")
 
 
 def _number(given: int | HasFileno) -> int:

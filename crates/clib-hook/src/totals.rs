@@ -18,7 +18,8 @@ pub struct Totals {
     pub system_calls: u64,
     /// Calls of functions that return a block of the heap: `malloc`, `realloc`, `strdup`, `operator new`, ...
     pub allocations: u64,
-    /// Bytes of the blocks that they returned, as asked for. A block that was resized counts anew, in full.
+    /// Bytes of the blocks that they returned, as asked for. A block that was resized counts anew, in full; lines that
+    /// `getline` stores are left out.
     pub bytes: u64,
 }
 

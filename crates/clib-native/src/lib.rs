@@ -31,6 +31,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     plan::register(module)?;
     record::register(module)?;
     mock::register(module)?;
+    counters::register(module)?;
     script::register(module)?;
     symbolize::register(module)?;
     tools::register(module)?;

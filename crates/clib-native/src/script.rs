@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use clib_script::{Argument, Bytes, Expected, Function, Limit, Options, Returned, Script, Step, Value};
+use clib_script::{
+    Argument, Bytes, Expected, Function, Limit, Options, Returned, Script, Step, Value,
+};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
@@ -103,13 +105,20 @@ fn figures<'py>(py: Python<'py>, report: &clib_script::Report) -> PyResult<Bound
     out.set_item("operations", report.operations)?;
     out.set_item("seconds", report.elapsed.as_secs_f64())?;
     out.set_item("mean_ns", latency.mean())?;
-    for (name, quantile) in [("p50_ns", 0.5), ("p90_ns", 0.9), ("p99_ns", 0.99), ("p999_ns", 0.999)] {
+    for (name, quantile) in [
+        ("p50_ns", 0.5),
+        ("p90_ns", 0.9),
+        ("p99_ns", 0.99),
+        ("p999_ns", 0.999),
+    ] {
         out.set_item(name, latency.value_at_quantile(quantile))?;
     }
     out.set_item("min_ns", latency.min())?;
     out.set_item("max_ns", latency.max())?;
-    let buckets: Vec<(u64, u64)> =
-        latency.iter_recorded().map(|it| (it.value_iterated_to(), it.count_at_value())).collect();
+    let buckets: Vec<(u64, u64)> = latency
+        .iter_recorded()
+        .map(|it| (it.value_iterated_to(), it.count_at_value()))
+        .collect();
     out.set_item("histogram", buckets)?;
     out.set_item("counters", &report.counters)?;
     out.set_item("instructions", report.instructions)?;
@@ -122,24 +131,49 @@ fn step(given: &Bound<'_, PyTuple>) -> PyResult<Step> {
     let kind: String = given.get_item(0)?.extract()?;
     Ok(match kind.as_str() {
         "send" => {
-            let (_, fd, content, fds): (String, Bound<'_, PyAny>, Bound<'_, PyAny>, Vec<Bound<'_, PyAny>>) =
-                given.extract()?;
+            let (_, fd, content, fds): (
+                String,
+                Bound<'_, PyAny>,
+                Bound<'_, PyAny>,
+                Vec<Bound<'_, PyAny>>,
+            ) = given.extract()?;
             let fds: PyResult<Vec<Value>> = fds.iter().map(value).collect();
-            Step::Send { fd: value(&fd)?, bytes: bytes(&content)?, fds: fds? }
+            Step::Send {
+                fd: value(&fd)?,
+                bytes: bytes(&content)?,
+                fds: fds?,
+            }
         }
         "call" => call(given)?,
         "recv" => {
-            let (_, fd, length, expect): (String, Bound<'_, PyAny>, usize, Bound<'_, PyAny>) = given.extract()?;
-            Step::Recv { fd: value(&fd)?, length, expect: bytes(&expect)? }
+            let (_, fd, length, expect): (String, Bound<'_, PyAny>, usize, Bound<'_, PyAny>) =
+                given.extract()?;
+            Step::Recv {
+                fd: value(&fd)?,
+                length,
+                expect: bytes(&expect)?,
+            }
         }
-        "wait" => Step::Wait { fd: value(&given.get_item(1)?)? },
-        other => return Err(PyValueError::new_err(format!("no step is called {other:?}"))),
+        "wait" => Step::Wait {
+            fd: value(&given.get_item(1)?)?,
+        },
+        other => {
+            return Err(PyValueError::new_err(format!(
+                "no step is called {other:?}"
+            )));
+        }
     })
 }
 
 fn call(given: &Bound<'_, PyTuple>) -> PyResult<Step> {
-    type Given<'py> =
-        (String, usize, String, (String, u8), Vec<(String, Bound<'py, PyAny>)>, Option<(i128, Option<i32>)>);
+    type Given<'py> = (
+        String,
+        usize,
+        String,
+        (String, u8),
+        Vec<(String, Bound<'py, PyAny>)>,
+        Option<(i128, Option<i32>)>,
+    );
     let (_, address, name, (kind, width), arguments, expect): Given<'_> = given.extract()?;
     let returned = match kind.as_str() {
         "void" => Returned::Void,
@@ -147,7 +181,11 @@ fn call(given: &Bound<'_, PyTuple>) -> PyResult<Step> {
         "unsigned" => Returned::Unsigned(width),
         "bool" => Returned::Bool,
         "double" => Returned::Double,
-        other => return Err(PyValueError::new_err(format!("no result is called {other:?}"))),
+        other => {
+            return Err(PyValueError::new_err(format!(
+                "no result is called {other:?}"
+            )));
+        }
     };
     let arguments: PyResult<Vec<Argument>> = arguments
         .iter()
@@ -167,7 +205,11 @@ fn call(given: &Bound<'_, PyTuple>) -> PyResult<Step> {
         Some((result, None)) => Expected::Result(result),
         Some((result, Some(errno))) => Expected::Failure { result, errno },
     };
-    Ok(Step::Call { function, arguments: arguments?, expect })
+    Ok(Step::Call {
+        function,
+        arguments: arguments?,
+        expect,
+    })
 }
 
 /// An integer, `("counter", start, step, wrap)`, `("random", seed, low, high)`, `("list", [...])`
@@ -189,7 +231,11 @@ fn value(given: &Bound<'_, PyAny>) -> PyResult<Value> {
         }
         "list" => Value::List(tuple.get_item(1)?.extract()?),
         "instance" => Value::Instance(tuple.get_item(1)?.extract()?),
-        other => return Err(PyValueError::new_err(format!("no value is called {other:?}"))),
+        other => {
+            return Err(PyValueError::new_err(format!(
+                "no value is called {other:?}"
+            )));
+        }
     })
 }
 
@@ -198,7 +244,8 @@ fn bytes(given: &Bound<'_, PyAny>) -> PyResult<Bytes> {
     let (fixed, patches): (Vec<u8>, Vec<(usize, usize, Bound<'_, PyAny>)>) = given.extract()?;
     let mut out = Bytes::fixed(fixed);
     for (offset, width, number) in patches {
-        out.patch(offset, width, value(&number)?).map_err(PyValueError::new_err)?;
+        out.patch(offset, width, value(&number)?)
+            .map_err(PyValueError::new_err)?;
     }
     Ok(out)
 }
