@@ -311,6 +311,12 @@ pub enum Error {
         /// Its error.
         errno: Errno,
     },
+    /// Descriptors came with the client's answer, which has no use for any.
+    #[error("descriptors came with the client's answer to DMA at {addr:#x}")]
+    DmaReplyDescriptors {
+        /// Address asked for.
+        addr: u64,
+    },
     /// The client answered with something else than asked for.
     #[error("the client's answer to DMA at {addr:#x} is wrong: {field} {value:#x}")]
     DmaReply {
@@ -364,7 +370,7 @@ impl Error {
             Self::AlreadySetUp { .. } => Errno(libc::EEXIST),
             Self::ConnectionReset { .. } | Self::CrossingLimit { .. } => Errno(libc::ECONNRESET),
             Self::NoMessage => Errno(libc::ENOMSG),
-            Self::DescriptorsLost => Errno(libc::EFAULT),
+            Self::DescriptorsLost | Self::DmaReplyDescriptors { .. } => Errno(libc::EFAULT),
             Self::NoEventfd { .. } => Errno::ENOENT,
             Self::DmaReplyId { .. } => Errno(libc::EPROTO),
             Self::TimedOut => Errno(libc::ETIMEDOUT),

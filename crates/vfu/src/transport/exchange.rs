@@ -163,6 +163,7 @@ impl Exchange<'_> {
             Data::Write(_) => &mut [],
         };
         let mut count = 0;
+        let mut any_lost = false;
         while count < expected {
             let known = count >= PREFIX;
             let how = if known { How::FILL } else { How::WAIT };
@@ -174,7 +175,10 @@ impl Exchange<'_> {
                 .channel
                 .receive(&mut [Into::slice(head), Into::slice(tail)], &mut fds, how)
             {
-                Received::Bytes { count: more, .. } => count += more,
+                Received::Bytes { count: more, lost } => {
+                    count += more;
+                    any_lost |= lost;
+                }
                 Received::Nothing => return Err(Error::TimedOut),
                 Received::Closed => return Err(GONE),
                 Received::Failed(errno) => return Err(Fill::failed(errno)),
@@ -197,6 +201,9 @@ impl Exchange<'_> {
                 0
             }),
         )?;
+        if any_lost || !fds.0.is_empty() {
+            return Err(Error::DmaReplyDescriptors { addr: self.addr });
+        }
         Ok(true)
     }
 
@@ -219,7 +226,11 @@ impl Exchange<'_> {
                 }
                 let bytes = self.inbox.bytes_of(position, &header);
                 if bytes.len() == header.len() {
-                    let result = self.judge(&header, bytes, data, expected);
+                    let result = if self.inbox.has_descriptors(position) {
+                        Err(Error::DmaReplyDescriptors { addr: self.addr })
+                    } else {
+                        self.judge(&header, bytes, data, expected)
+                    };
                     self.inbox.remove(position, &header);
                     return result;
                 }

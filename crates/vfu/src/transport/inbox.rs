@@ -373,6 +373,11 @@ impl Inbox {
         self.buffer.get(position..end).unwrap_or_default()
     }
 
+    /// Whether descriptors came with the message at `position`, or were lost.
+    pub(crate) fn has_descriptors(&self, position: usize) -> bool {
+        self.lost == Some(position) || self.fds.iter().any(|tagged| tagged.message == position)
+    }
+
     /// Takes a complete message out, wherever it is.
     pub(crate) fn remove(&mut self, position: usize, header: &Header) {
         let length = header.len().min(self.end - position);
