@@ -36,7 +36,6 @@ KINDS = {
 }
 NOUNS = {"memory": "block", "descriptor": "descriptor", "mapping": "mapping"}
 MOST_COLLECTIONS = 10
-YOUNG = 1  # the generations up to this one are collected quickly
 
 
 @dataclasses.dataclass
@@ -115,9 +114,6 @@ class Leaks:
         self._enter(self._owners[0])
         numbers = {owner.number for owner in over}
         mark = min(owner.mark for owner in over)
-        if not self._left(mark, numbers):
-            return []
-        gc.collect(YOUNG)
         if not self._left(mark, numbers):
             return []
         if self._plainly_held(numbers, namespaces.near, but_descriptors=failed):
@@ -204,7 +200,12 @@ class Leaks:
         if self._run.options.held:
             return False
         everything = self._run.native_session.held_since(0)
-        led = reach.leads_to(self._run.native, everything, namespaces())
+        led = reach.leads_to(
+            self._run.native,
+            everything,
+            namespaces(),
+            [pair for library in self._run.libraries for pair in library.variables],
+        )
         if not all(
             yes
             for held, yes in zip(everything, led, strict=True)

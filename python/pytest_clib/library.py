@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from pathlib import PurePath
+
+from . import elf
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +30,14 @@ class Library:
     bias: int
     functions: int
     debug: bool
+
+    @functools.cached_property
+    def variables(self) -> tuple[tuple[int, int], ...]:
+        """Where its variables are in memory, as (address, bytes)."""
+        return tuple(
+            (self.bias + segment.address, segment.memory_size)
+            for segment in elf.writable_segments(self.path)
+        )
 
     @property
     def name(self) -> str:

@@ -32,19 +32,26 @@ COPY_REFERENCES = 3
 
 
 def leads_to(
-    native: ModuleType | Any, held: list[Any], namespaces: Iterable[dict[str, Any]]
+    native: ModuleType | Any,
+    held: list[Any],
+    namespaces: Iterable[dict[str, Any]],
+    variables: Iterable[tuple[int, int]] = (),
 ) -> list[bool]:
-    """For each of ``held``, whether it is plainly held by the variables of the suite.
+    """For each of ``held``, whether it is plainly held by variables.
 
-    Looks at the values in ``namespaces`` and what these contain, and no further: fast,
-    and right when it says yes.
+    Looks at the values in ``namespaces`` and what these contain, at the memory of
+    ``variables``, as (address, bytes), and no further: fast, and right when it says yes.
     """
     objects: list[object] = []
     for namespace in namespaces:
         for value in list(namespace.values()):
             _add_value(objects, value)
     return native.leads_to(  # type: ignore[no-any-return]
-        held, objects, owner_types=owner_types(), buffer_of=buffer_of
+        held,
+        objects,
+        owner_types=owner_types(),
+        buffer_of=buffer_of,
+        buffers=list(variables),
     )
 
 

@@ -473,17 +473,20 @@ fn reach<'py>(
 }
 
 /// For each of `held` whether `objects` themselves, without what they refer to, lead to it, directly or through other
-/// blocks of the libraries. What is not found this way may still be held.
+/// blocks of the libraries. `buffers`, as (address, bytes), are looked through as well. What is not found this way may still
+/// be held.
 #[pyfunction]
-#[pyo3(signature = (held, objects, *, owner_types, buffer_of))]
+#[pyo3(signature = (held, objects, *, owner_types, buffer_of, buffers))]
 fn leads_to<'py>(
     py: Python<'py>,
     held: Vec<Bound<'py, Held>>,
     objects: &Bound<'py, PyList>,
     owner_types: Vec<Bound<'py, PyAny>>,
     buffer_of: &Bound<'py, PyAny>,
+    buffers: Vec<(usize, usize)>,
 ) -> PyResult<Vec<bool>> {
     let mut walk = Walk::new(py, owner_types, false);
+    walk.roots.buffers = buffers;
     walk.run(objects, buffer_of)?;
     walk.roots.only = true;
     let found = judge(&held, walk.roots)?;
