@@ -257,13 +257,16 @@ impl pci::Regions for Table {
 pub(crate) struct FdList {
     fds: [RawFd; MAX_FDS],
     count: usize,
+    limit: usize,
 }
 
 impl FdList {
-    pub(crate) const fn new() -> Self {
+    /// An empty list for at most `limit` descriptors, and as many as the system can pass.
+    pub(crate) const fn new(limit: usize) -> Self {
         Self {
             fds: [-1; MAX_FDS],
             count: 0,
+            limit,
         }
     }
 
@@ -273,7 +276,10 @@ impl FdList {
         let position = match known {
             Some(position) => position,
             None => {
-                *self.fds.get_mut(self.count)? = fd;
+                *self
+                    .fds
+                    .get_mut(self.count)
+                    .filter(|_| self.count < self.limit)? = fd;
                 self.count += 1;
                 self.count - 1
             }

@@ -26,7 +26,6 @@ pub(crate) const MAX_REPLY: usize = 256;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Client {
     pub(crate) minor: u16,
-    pub(crate) max_fds: i64,
     pub(crate) limits: Limits,
     /// It wants a second socket for our commands, and can take a descriptor.
     pub(crate) twin: bool,
@@ -160,10 +159,12 @@ impl Said {
             });
         }
         let max_fds = self.max_fds.unwrap_or(1);
-        if !(0..=CLIENT_MAX_FDS).contains(&max_fds) {
-            return Err(Error::Version {
-                what: "max_msg_fds is not between 0 and 1024",
-            });
+        let refused = Error::Version {
+            what: "max_msg_fds is not between 0 and 1024",
+        };
+        let max_fds = u16::try_from(max_fds).map_err(|_| refused)?;
+        if max_fds > CLIENT_MAX_FDS {
+            return Err(refused);
         }
         let max_data = self.max_data.unwrap_or(i64::from(MAX_DATA_U32));
         if max_data <= 0 {
@@ -173,11 +174,11 @@ impl Said {
         }
         Ok(Client {
             minor: minor.min(MINOR),
-            max_fds,
             limits: Limits {
                 max_data: u32::try_from(max_data)
                     .unwrap_or(u32::MAX)
                     .min(MAX_DATA_U32),
+                max_fds: if server.socket { max_fds.into() } else { 0 },
                 write_multiple: self.write_multiple,
             },
             twin: self.twin && max_fds > 0 && server.socket,
@@ -290,7 +291,12 @@ mod tests {
     fn without_text_the_defaults_hold() {
         let client = parse(&[0, 0, 7, 0], SERVER).unwrap();
         assert_eq!(
-            (client.minor, client.max_fds, client.limits, client.twin),
+            (
+                client.minor,
+                client.limits.max_fds,
+                client.limits,
+                client.twin
+            ),
             (2, 1, Limits::default(), false)
         );
         assert_eq!(client.limits.max_data, 1 << 20);
@@ -315,11 +321,12 @@ mod tests {
             "migration": {"max_bitmap_size": 268435456, "pgsize": 4096}, "write_multiple": true}}"#,
         );
         assert_eq!(
-            (client.max_fds, client.limits, client.twin),
+            (client.limits.max_fds, client.limits, client.twin),
             (
                 16,
                 Limits {
                     max_data: 1 << 20,
+                    max_fds: 16,
                     write_multiple: true
                 },
                 false
@@ -374,11 +381,15 @@ mod tests {
             assert_eq!(accepts(text).limits, Limits::default(), "{text}");
         }
         assert_eq!(
-            accepts(r#"{"capabilities":{"max_msg_fds":2,"max_msg_fds":3}}"#).max_fds,
+            accepts(r#"{"capabilities":{"max_msg_fds":2,"max_msg_fds":3}}"#)
+                .limits
+                .max_fds,
             3
         );
         assert_eq!(
-            accepts(r#"{"capabilities":{"max_msg_fds":2},"capabilities":{}}"#).max_fds,
+            accepts(r#"{"capabilities":{"max_msg_fds":2},"capabilities":{}}"#)
+                .limits
+                .max_fds,
             1
         );
         assert_eq!(
@@ -394,7 +405,9 @@ mod tests {
             1 << 20
         );
         assert_eq!(
-            accepts(r#"{"\u0063apabilities":{"max_msg_fds":2}}"#).max_fds,
+            accepts(r#"{"\u0063apabilities":{"max_msg_fds":2}}"#)
+                .limits
+                .max_fds,
             2
         );
     }
@@ -414,7 +427,7 @@ mod tests {
             r#"{{"x":"{}","capabilities":{{"max_msg_fds":5}}}}"#,
             "y".repeat(1 << 20)
         );
-        assert_eq!(accepts(&text).max_fds, 5);
+        assert_eq!(accepts(&text).limits.max_fds, 5);
     }
 
     #[test]
@@ -422,9 +435,9 @@ mod tests {
         let mut out = [0; MAX_REPLY];
         let client = Client {
             minor: 2,
-            max_fds: 1,
             limits: Limits {
                 max_data: 1,
+                max_fds: 1,
                 write_multiple: true,
             },
             twin: true,

@@ -814,6 +814,67 @@ fn resets() {
     );
 }
 
+/// D5: a callback that fails without an error number fails all the same.
+#[test]
+fn failures_without_a_number_are_failures() {
+    let mut rig = Rig::new(Mode::NonBlocking);
+    let mut client = rig.connect();
+    for raw in [0, -5] {
+        rig.device.hook = Some(Box::new(move |_, _| Err(Errno::new(raw))));
+        assert_eq!(
+            rig.refused(&mut client, Command::DeviceReset, &[]),
+            EINVAL,
+            "{raw}"
+        );
+    }
+}
+
+/// D66: no more descriptors than the client said it takes.
+#[test]
+fn clients_get_no_more_descriptors_than_they_take() {
+    let mut rig = Rig::new(Mode::NonBlocking);
+    let memory = memfd(0x1000);
+    let setup = RegionSetup {
+        index: 2,
+        size: 0x1000,
+        flags: RW | 4,
+        fd: Some(shared(&memory)),
+        ..RegionSetup::default()
+    };
+    rig.ctx.setup_region(setup, []).unwrap();
+    let fds = [eventfd(0), eventfd(0)];
+    for (offset, fd) in (0..).zip(&fds) {
+        let event = IoEventFd {
+            region: 2,
+            fd: Some(shared(fd)),
+            offset,
+            size: 1,
+            flags: 0,
+            datamatch: 0,
+            shadow: None,
+            shadow_offset: 0,
+        };
+        rig.ctx.create_ioeventfd(event).unwrap();
+    }
+    for (most, good) in [(0, false), (1, false), (2, true)] {
+        let mut client =
+            rig.connect_with(&Hello::with(&format!("\"max_msg_fds\":{most}")), NoMemory);
+        let ask = fields(&[16 + 2 * 48, 2]);
+        let result = rig.round_trip(&mut client, Command::DeviceGetRegionIoFds, &ask);
+        assert_eq!(result.is_ok(), good, "{most}");
+        let ticket = client
+            .send(Command::DeviceGetRegionInfo, &fields(&[64, 2, 0, 0]), &[])
+            .unwrap();
+        rig.run().unwrap();
+        assert_eq!(
+            client.receive(ticket).unwrap().fds.len(),
+            usize::from(most > 0)
+        );
+        drop(client);
+        rig.run().unwrap_err();
+    }
+}
+
 #[test]
 fn configuration_space_and_function_level_reset() {
     let mut rig = Rig::bare(Mode::NonBlocking);

@@ -112,7 +112,7 @@ impl Session {
             Level::Debug,
             format_args!(
                 "attached: minor {}, max_msg_fds {}, max_data_xfer_size {}, twin socket {}, write_multiple {}",
-                client.minor, client.max_fds, client.limits.max_data, client.twin, client.limits.write_multiple
+                client.minor, client.limits.max_fds, client.limits.max_data, client.twin, client.limits.write_multiple
             ),
         );
         Ok(())

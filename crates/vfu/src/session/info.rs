@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::irq::IrqIndex;
 use crate::pci::region::{COUNT, FLAG_RW};
 use crate::region::{FdList, IoEventFd, SharedFd, Slot};
+use crate::transport::Limits;
 use crate::transport::outbox::Outbox;
 use crate::wire::request::{DEVICE_INFO, IO_FDS, IRQ_INFO, REGION_INFO, field};
 use crate::wire::{Command, HEADER, MAX_MESSAGE, wire_len};
@@ -69,11 +70,19 @@ const AREA: usize = 16;
 pub(super) fn region(ctx: &Context, argsz: u32, index: u32, out: &mut Outbox) -> Result<()> {
     let command = Command::DeviceGetRegionInfo;
     ctx.regions
-        .with(index, |slot| region_info(slot, argsz, index, out))
+        .with(index, |slot| {
+            region_info(slot, argsz, index, ctx.link.limits.get(), out)
+        })
         .unwrap_or(Err(field(command, "index", index.into())))
 }
 
-fn region_info(slot: &Slot, argsz: u32, index: u32, out: &mut Outbox) -> Result<()> {
+fn region_info(
+    slot: &Slot,
+    argsz: u32,
+    index: u32,
+    client: Limits,
+    out: &mut Outbox,
+) -> Result<()> {
     const MMAP: u32 = 4;
     const CAPS: u32 = 8;
     const SPARSE_MMAP_ID: [u8; 4] = [1, 0, 1, 0]; // id 1, version 1
@@ -91,7 +100,8 @@ fn region_info(slot: &Slot, argsz: u32, index: u32, out: &mut Outbox) -> Result<
             what: "the mappable areas do not fit into one message",
         });
     }
-    let with_caps = caps > 0 && argsz as usize >= full;
+    // the areas make no sense without the descriptor
+    let with_caps = caps > 0 && argsz as usize >= full && client.max_fds > 0;
     let mut flags = slot.flags & FLAG_RW;
     if slot.size > 0 && slot.fd.is_some() {
         flags |= MMAP;
@@ -137,12 +147,18 @@ pub(super) fn io_fds(ctx: &Context, argsz: u32, index: u32, out: &mut Outbox) ->
                     what: "the region was not set up",
                 });
             }
-            sub_regions(slot, argsz, index, out)
+            sub_regions(slot, argsz, index, ctx.link.limits.get().max_fds, out)
         })
         .unwrap_or(Err(field(command, "index", index.into())))
 }
 
-fn sub_regions(slot: &Slot, argsz: u32, index: u32, out: &mut Outbox) -> Result<()> {
+fn sub_regions(
+    slot: &Slot,
+    argsz: u32,
+    index: u32,
+    max_fds: usize,
+    out: &mut Outbox,
+) -> Result<()> {
     let command = Command::DeviceGetRegionIoFds;
     let full = IO_FDS + slot.io_events.len() * SUB_REGION;
     if full > MAX_MESSAGE - HEADER {
@@ -160,7 +176,7 @@ fn sub_regions(slot: &Slot, argsz: u32, index: u32, out: &mut Outbox) -> Result<
         .u32(index)
         .u32(wire_len(slot.io_events.len()));
     if all {
-        let mut fds = FdList::new();
+        let mut fds = FdList::new(max_fds);
         for event in slot.io_events.iter().rev() {
             sub_region(event, &mut fds, &mut writer)?;
         }
@@ -174,7 +190,7 @@ fn sub_region(event: &IoEventFd, fds: &mut FdList, writer: &mut Writer<'_>) -> R
     const IOEVENTFD_SHADOW: u32 = 2;
     let too_many = Error::Unsupported {
         command: Command::DeviceGetRegionIoFds,
-        what: "more descriptors than one message can carry",
+        what: "more descriptors than the client takes, or one message can carry",
     };
     let mut position = |fd: &Option<SharedFd>, absent: u32| match fd {
         None => Ok(absent),

@@ -32,6 +32,8 @@ const DMA_PATIENCE: i64 = 10;
 pub(crate) struct Limits {
     /// Most bytes of data in one message to the client.
     pub(crate) max_data: u32,
+    /// Most descriptors in one message to the client.
+    pub(crate) max_fds: usize,
     /// It may send `REGION_WRITE_MULTI`.
     pub(crate) write_multiple: bool,
 }
@@ -40,6 +42,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             max_data: 1 << 20,
+            max_fds: 1,
             write_multiple: false,
         }
     }

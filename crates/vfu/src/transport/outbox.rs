@@ -16,6 +16,8 @@ use crate::wire::{ERROR, HEADER, Header, NO_REPLY, TYPE_REPLY};
 /// Replies without need for a large buffer until it is given back.
 const CALM: u32 = 256;
 
+/// Bytes of the first buffer: enough for all but data, so that an idle connection costs little.
+const FIRST: usize = 512;
 /// Payloads up to this long are zeroed without a call.
 const SHORT: usize = 48;
 
@@ -241,7 +243,12 @@ impl Outbox {
         }
         if self.buffer.len() < needed {
             self.buffer = Vec::new(); // the old one first: two large ones are not needed at a time
-            self.buffer = try_zeroed(needed.max(SMALL), "replies")?;
+            let size = if needed <= FIRST {
+                FIRST
+            } else {
+                needed.max(SMALL)
+            };
+            self.buffer = try_zeroed(size, "replies")?;
         }
         Ok(())
     }

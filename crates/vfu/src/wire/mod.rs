@@ -26,7 +26,7 @@ pub const REGION_ACCESS: usize = 16;
 /// Descriptors that the server says it takes in one message. More are taken.
 pub const SERVER_MAX_FDS: u32 = 8;
 /// Largest `max_msg_fds` of a client.
-pub const CLIENT_MAX_FDS: i64 = 1024;
+pub const CLIENT_MAX_FDS: u16 = 1024;
 /// Largest error number that is taken from a client.
 pub const MAX_CLIENT_ERRNO: u32 = 4096;
 
