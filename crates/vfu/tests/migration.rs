@@ -251,6 +251,34 @@ fn data_moves_in_the_right_states_only() {
     assert_eq!(rig.device.migration_in, [7, 8]);
 }
 
+/// D63: a device that says it gave more than it was asked for.
+#[test]
+fn more_data_than_asked_for_is_an_error() {
+    struct Generous;
+    impl vfu::Device for Generous {
+        fn migration_transition(
+            &mut self,
+            _: &vfu::Context,
+            _: MigrationState,
+        ) -> Result<(), Errno> {
+            Ok(())
+        }
+        fn migration_read(&mut self, _: &vfu::Context, data: &mut [u8]) -> Result<usize, Errno> {
+            Ok(data.len() + 1)
+        }
+    }
+    let rig = rig();
+    let mut client = rig.connect();
+    let mut ask = |command, payload: &[u8]| {
+        let ticket = client.send(command, payload, &[]).unwrap();
+        rig.ctx.run(&mut Generous).unwrap();
+        client.receive(ticket)
+    };
+    ask(Command::DeviceFeature, &set_state(6)).unwrap();
+    let error = ask(Command::MigDataRead, &fields(&[12 | 4 << 32])).unwrap_err();
+    assert_eq!(error.errno(), Some(Errno::EINVAL));
+}
+
 #[test]
 fn dirty_pages() {
     let mut rig = rig();
