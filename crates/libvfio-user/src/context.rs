@@ -4,7 +4,7 @@
 //!    callbacks get.
 //! 2. It is never borrowed mutably. What setup functions change, also from inside callbacks, are cells, and a callback is
 //!    copied out of its cell before it is called.
-//! 3. [`Shared`] is the part that other threads may use; the rest belongs to the thread that serves the context.
+//! 3. `Shared` is the part that other threads may use; the rest belongs to the thread that serves the context.
 
 use std::ffi::{c_int, c_void};
 use std::fmt;

@@ -14,7 +14,7 @@
 //!   C++ exceptions nor `longjmp` may leave them.
 //! * **Cancellation** (`pthread_cancel`) acts while `vfu_attach_ctx` and `vfu_run_ctx` wait for a client, on a blocking context, and
 //!   leaves the context fit to be destroyed. Everywhere else, callbacks included, it is held off until the function returns.
-//! * **Panics** are bugs of this library. They stop at [`edge`], become ENOTRECOVERABLE, and disable the context.
+//! * **Panics** are bugs of this library. They stop at `edge`, become ENOTRECOVERABLE, and disable the context.
 //!
 //! This crate knows nothing of the protocol, and allocates nothing but the context itself.
 

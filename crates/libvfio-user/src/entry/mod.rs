@@ -1,4 +1,4 @@
-//! The exported functions, grouped as `libvfio-user.h` groups them. Each is one call of [`crate::edge`].
+//! The exported functions, grouped as `libvfio-user.h` groups them. Each is one call of `crate::edge`.
 
 pub mod dma;
 pub mod irq;

@@ -4,6 +4,12 @@
 //! really say; both must agree, in C and in C++, with every compiler found. The facts are then held against the Rust
 //! types and constants that stand for them, and must cover everything the headers declare.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test program: what fails ends it"
+)]
+
 mod compiler;
 mod constants;
 mod counterparts;
