@@ -204,6 +204,35 @@ fn a_client_that_goes_while_a_callback_runs() {
     assert_eq!(rig.run().unwrap_err().errno(), Errno::ENOTCONN);
 }
 
+/// A device that has just said that it is quiet is not asked again.
+#[test]
+fn a_client_that_goes_under_a_request_that_waited() {
+    let mut rig = Rig::new(Mode::NonBlocking);
+    let mut client = Some(rig.connect());
+    let _ = client
+        .as_mut()
+        .unwrap()
+        .send(Command::DmaMap, &fields(&MAP), &[])
+        .unwrap();
+    rig.device.quiesce = vec![Ok(Quiesce::Pending)];
+    rig.device.hook = Some(Box::new(move |_, _| {
+        drop(client.take());
+        Ok(())
+    }));
+    assert_eq!(rig.run().unwrap_err().errno(), Errno::EBUSY);
+    rig.ctx.device_quiesced(&mut rig.device, Ok(())).unwrap();
+    assert_eq!(
+        rig.device.take(),
+        [
+            Event::Quiesce,
+            Event::Register(0x1000, 0x1000),
+            Event::Unregister(0x1000, 0x1000),
+            Event::Reset(ResetKind::LostConnection)
+        ]
+    );
+    assert_eq!(rig.run().unwrap_err().errno(), Errno::ENOTCONN);
+}
+
 #[test]
 fn resets() {
     let mut rig = Rig::new(Mode::NonBlocking);
