@@ -16,6 +16,7 @@ use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::time::Duration;
 
 use crate::device::Device;
 use crate::dma::Dma;
@@ -269,6 +270,17 @@ impl Context {
             .try_borrow_mut()
             .map_err(|_| Error::NothingPending)?;
         session.quiesced(self, device, outcome)
+    }
+
+    /// Waits until [`attach`](Self::attach) or [`run`](Self::run) of a non-blocking context has something to do, for at most `patience`; says
+    /// whether it has. `None` waits for as long as it takes. Requests that came while a callback or a transfer by message waited for
+    /// the client are not seen here: call `run` before. For programs that wait for nothing else.
+    ///
+    /// # Errors
+    /// ENOTCONN where [`poll_fd`](Self::poll_fd) is `None`. EINTR when a signal came. What `poll` fails with.
+    pub fn wait(&self, patience: Option<Duration>) -> Result<bool> {
+        let fd = self.poll_fd().ok_or(Error::NotConnected)?;
+        crate::sys::wait(fd, self.wants_write(), patience)
     }
 
     /// Whether a quiesce is pending.

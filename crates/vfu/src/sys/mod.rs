@@ -11,7 +11,7 @@ pub(crate) mod scatter;
 pub(crate) mod shared;
 pub(crate) mod socket;
 
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
 
 use crate::error::{Errno, Error};
@@ -52,6 +52,24 @@ pub(crate) fn page_size() -> u64 {
 pub(crate) fn unlink(path: &core::ffi::CStr) {
     // SAFETY: the path is a NUL-terminated string that outlives the call.
     unsafe { libc::unlink(path.as_ptr()) };
+}
+
+/// Waits until `fd` is readable or closed, or, if `write`, has room, or `patience` is over; says which of the two.
+pub(crate) fn wait(fd: RawFd, write: bool, patience: Option<Duration>) -> Result<bool, Error> {
+    let events = libc::POLLIN | if write { libc::POLLOUT } else { 0 };
+    let mut poll = libc::pollfd {
+        fd,
+        events,
+        revents: 0,
+    };
+    let timeout = patience.map_or(-1, |patience| {
+        i32::try_from(patience.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX)
+    });
+    // SAFETY: one pollfd, which lives over the call.
+    match unsafe { libc::poll(&raw mut poll, 1, timeout) } {
+        -1 => Err(failed("poll")),
+        ready => Ok(ready != 0),
+    }
 }
 
 /// Waits until at least one of `fds` is readable or closed, or `patience` is over; says which are. For the client side: it
