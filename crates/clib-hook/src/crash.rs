@@ -304,7 +304,7 @@ fn write(kind: EndKind, signal: c_int, code: i32, address: usize, registers: Reg
     }
     let mut frames = [0; FRAMES];
     let count = unwind::walk(registers, &mut frames, |number, address| {
-        ending.frame(number, address)
+        ending.frame(number, address);
     });
     ending.finish(&frames[..count], blame(&frames[..count]));
 }

@@ -54,7 +54,7 @@ pub(crate) fn before(slot: &'static Slot, frame: &mut Frame, noted: bool) -> usi
         Effect::Control => {
             let duplicates = [libc::F_DUPFD, libc::F_DUPFD_CLOEXEC]
                 .into_iter()
-                .any(|known| frame.arguments[1] as i32 == known);
+                .any(|known| sys::int(frame.arguments[1]) == known);
             call_if(noted && duplicates)
         }
         Effect::DuplicateOnto => CALL,
@@ -75,7 +75,7 @@ pub(crate) fn before(slot: &'static Slot, frame: &mut Frame, noted: bool) -> usi
             PASS
         }
         Effect::Map => {
-            if frame.arguments[3] as i32 & libc::MAP_FIXED != 0 {
+            if sys::int(frame.arguments[3]) & libc::MAP_FIXED != 0 {
                 ledger::cut_range(first, pages(frame.arguments[1]));
             }
             call_if(noted)
@@ -110,87 +110,68 @@ pub(crate) fn before(slot: &'static Slot, frame: &mut Frame, noted: bool) -> usi
 pub(crate) fn after(slot: &'static Slot, frame: &mut Frame, noted: bool) {
     let result = frame.result;
     match slot.effect {
-        Effect::Allocate(size) => {
-            if result != 0 && !frame.arguments[..2].contains(&result) {
+        Effect::Allocate(size) if result != 0 && !frame.arguments[..2].contains(&result) => {
+            note(
+                slot,
+                frame,
+                Kind::Memory,
+                result,
+                block_size(frame, size, result),
+            );
+        }
+        Effect::AllocateAt(argument, size)
+            if sys::int(result) >= 0 && !(sys::int(result) > 0 && succeeds_with_zero(slot)) =>
+        {
+            let block = deref(frame.arguments[usize::from(argument)]);
+            if block != 0 {
                 note(
                     slot,
                     frame,
                     Kind::Memory,
-                    result,
-                    block_size(frame, size, result),
+                    block,
+                    block_size(frame, size, block),
                 );
             }
         }
-        Effect::AllocateAt(argument, size) => {
-            if result as i32 >= 0 && !(result as i32 > 0 && succeeds_with_zero(slot)) {
-                let block = deref(frame.arguments[usize::from(argument)]);
-                if block != 0 {
-                    note(
-                        slot,
-                        frame,
-                        Kind::Memory,
-                        block,
-                        block_size(frame, size, block),
-                    );
-                }
-            }
-        }
-        Effect::Format(_) => {
-            if result as i32 >= 0 {
-                // The call went to the `va_list` form with other arguments; the first is the same.
-                let block = deref(frame.arguments[0]);
-                note(slot, frame, Kind::Memory, block, result as u32 as usize + 1);
-            }
+        Effect::Format(_) if sys::int(result) >= 0 => {
+            // The call went to the `va_list` form with other arguments; the first is the same.
+            let block = deref(frame.arguments[0]);
+            note(slot, frame, Kind::Memory, block, descriptor(result) + 1);
         }
         Effect::Reallocate(size) => reallocated(slot, frame, size, noted),
         Effect::Line => line_done(slot, frame, noted),
         Effect::Open => note_descriptor(slot, frame, result),
-        Effect::OpenPair(argument) => {
-            if result as i32 == 0 {
-                let pair = deref(frame.arguments[usize::from(argument)]);
-                note_descriptor(slot, frame, pair & 0xffff_ffff);
-                note_descriptor(slot, frame, pair >> 32);
-            }
+        Effect::OpenPair(argument) if sys::int(result) == 0 => {
+            let pair = deref(frame.arguments[usize::from(argument)]);
+            note_descriptor(slot, frame, pair & 0xffff_ffff);
+            note_descriptor(slot, frame, pair >> 32);
         }
-        Effect::OpenStream | Effect::ReopenStream => {
-            if result != 0 {
-                note_descriptor(slot, frame, stream_descriptor(result));
-            }
+        Effect::OpenStream | Effect::ReopenStream if result != 0 => {
+            note_descriptor(slot, frame, stream_descriptor(result));
         }
-        Effect::OpenDirectory => {
-            if result != 0 {
-                note_descriptor(slot, frame, directory_descriptor(result));
-            }
+        Effect::OpenDirectory if result != 0 => {
+            note_descriptor(slot, frame, directory_descriptor(result));
         }
         Effect::Control => note_descriptor(slot, frame, result),
-        Effect::DuplicateOnto => {
-            if result as i32 >= 0 && descriptor(frame.arguments[0]) != descriptor(result) {
-                ledger::remove(Kind::Descriptor, descriptor(result));
-                if noted {
-                    note_descriptor(slot, frame, result);
-                }
+        Effect::DuplicateOnto
+            if sys::int(result) >= 0 && descriptor(frame.arguments[0]) != descriptor(result) =>
+        {
+            ledger::remove(Kind::Descriptor, descriptor(result));
+            if noted {
+                note_descriptor(slot, frame, result);
             }
         }
-        Effect::Receive => {
-            if result.cast_signed() >= 0 {
-                received(slot, frame, frame.arguments[1]);
-            }
+        Effect::Receive if result.cast_signed() >= 0 => {
+            received(slot, frame, frame.arguments[1]);
         }
         Effect::ReceiveMany => {
-            let messages = frame.arguments[1];
-            for number in 0..usize::try_from(result as i32).unwrap_or(0) {
-                received(slot, frame, messages + number * size_of::<libc::mmsghdr>());
-            }
+            received_many(slot, frame, sys::int(result));
         }
-        Effect::Map => {
-            if result != usize::MAX {
-                note_range(slot, frame, result, frame.arguments[1]);
-            }
+        Effect::Map if result != usize::MAX => {
+            note_range(slot, frame, result, frame.arguments[1]);
         }
-        Effect::Attach => {
-            if result != usize::MAX {
-                note_range(slot, frame, result, segment_size(frame.arguments[0]));
-            }
+        Effect::Attach if result != usize::MAX => {
+            note_range(slot, frame, result, segment_size(frame.arguments[0]));
         }
         Effect::Remap => remapped(slot, frame, noted),
         Effect::Lookup => {
@@ -268,7 +249,7 @@ fn note(slot: &Slot, frame: &Frame, kind: Kind, key: usize, size: usize) {
 }
 
 fn note_descriptor(slot: &Slot, frame: &Frame, result: usize) {
-    if result as i32 >= 0 {
+    if sys::int(result) >= 0 {
         note(slot, frame, Kind::Descriptor, descriptor(result), 0);
     }
 }
@@ -444,7 +425,7 @@ fn format(frame: &mut Frame, fixed: u8, noted: bool) -> usize {
     }
     // va_list: offsets of the next general and vector register, the stack arguments, the registers.
     frame.note.list = [
-        usize::from(fixed) * 8 | (48 << 32),
+        (usize::from(fixed) * 8) | (48 << 32),
         frame.caller_stack(),
         (&raw const frame.note.saved) as usize,
     ];
@@ -496,6 +477,14 @@ fn close_range(slot: &Slot, frame: &Frame) {
     ledger::remove_descriptors(first, last);
 }
 
+/// The same for an array of messages, of which `count` were received.
+fn received_many(slot: &Slot, frame: &Frame, count: i32) {
+    for number in 0..usize::try_from(count).unwrap_or(0) {
+        let message = frame.arguments[1] + number * size_of::<libc::mmsghdr>();
+        received(slot, frame, message);
+    }
+}
+
 /// Notes the descriptors that came with a message.
 fn received(slot: &Slot, frame: &Frame, message: usize) {
     let message = message as *const libc::msghdr;
@@ -525,7 +514,7 @@ fn segment_size(segment: usize) -> usize {
     // SAFETY: shmid_ds is plain data, and IPC_STAT fills it or fails.
     unsafe {
         let mut data: libc::shmid_ds = std::mem::zeroed();
-        let known = libc::shmctl(segment as i32, libc::IPC_STAT, &raw mut data) == 0;
+        let known = libc::shmctl(sys::int(segment), libc::IPC_STAT, &raw mut data) == 0;
         if known { data.shm_segsz } else { 1 }
     }
 }
@@ -547,7 +536,7 @@ fn remapped(slot: &Slot, frame: &Frame, noted: bool) {
     let size = frame.arguments[2];
     match (frame.result, taken) {
         (usize::MAX, Some(old)) => {
-            ledger::insert_range(frame.arguments[0], frame.note.words[1], old)
+            ledger::insert_range(frame.arguments[0], frame.note.words[1], old);
         }
         (usize::MAX, None) => {}
         (start, _) if noted => note_range(slot, frame, start, size),

@@ -555,11 +555,11 @@ pub(crate) fn note_exit(slot: &Slot, frame: &Frame) {
         slot.symbol,
         "exit" | "_exit" | "_Exit" | "quick_exit" | "err" | "errx"
     );
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "the argument is an int in the low half of the register"
-    )]
-    let code = if status { frame.arguments[0] as i32 } else { 0 };
+    let code = if status {
+        sys::int(frame.arguments[0])
+    } else {
+        0
+    };
     let Some(ending) = Ending::begin(EndKind::Exit, 0, code, 0) else {
         return;
     };

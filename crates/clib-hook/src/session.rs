@@ -144,6 +144,10 @@ impl Session {
     /// # Errors
     ///
     /// [`Error::AlreadyStarted`]; [`Error::System`] when memory or page protections cannot be had.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "a session takes its options over, whatever it makes of them"
+    )]
     pub fn start(patterns: Vec<Pattern>, options: Options) -> Result<Self, Error> {
         watch_forks()?;
         {

@@ -11,6 +11,17 @@ use std::{
 /// Bytes in a page; x86-64 has no other size for ordinary mappings.
 pub(crate) const PAGE: usize = 4096;
 
+/// The C `int` in the low half of a register.
+#[inline]
+pub(crate) const fn int(register: usize) -> i32 {
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the upper half of such a register means nothing"
+    )]
+    let low = register as u32;
+    low.cast_signed()
+}
+
 /// Sets the calling thread's `errno`.
 pub(crate) fn set_errno(value: i32) {
     // SAFETY: __errno_location returns the calling thread's own valid int.

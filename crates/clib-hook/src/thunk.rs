@@ -23,7 +23,7 @@ use crate::{
     ledger::Entry,
     lock::Lock,
     sys::{self, PAGE},
-    table::{Effect, Row},
+    table::Effect,
 };
 
 /// [`Slot::library`] of objects that are not under test: only releases are watched there.
@@ -60,11 +60,6 @@ impl Slot {
     #[inline]
     pub(crate) fn library(&self) -> u16 {
         self.caller.load(Ordering::Relaxed)
-    }
-
-    /// Its row in the table.
-    pub(crate) fn row(&self) -> Option<Row> {
-        (usize::from(self.function) < crate::table::all().len()).then_some(self.function)
     }
 }
 

@@ -1,5 +1,18 @@
 //! What a library under test holds: blocks, descriptors, mappings, by who opened them and who let them go.
 
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    clippy::mem_forget,
+    clippy::too_many_lines,
+    reason = "a test says what is wrong by failing"
+)]
+
 mod common;
 
 use clib_hook::{Held, Kind, Session, session::Mark};
@@ -279,7 +292,7 @@ fn descriptors_belong_to_who_opened_them() {
             .for_each(|fd| assert_eq!(let_go(*fd as usize), 0));
     }
     fixture.none("pairs");
-    std::mem::drop(own);
+    drop(own);
 }
 
 #[test]

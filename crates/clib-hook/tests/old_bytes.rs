@@ -1,5 +1,18 @@
 //! What the ledger keeps, and what freed memory still says, must not hold a block.
 
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    clippy::mem_forget,
+    clippy::too_many_lines,
+    reason = "a test says what is wrong by failing"
+)]
+
 mod common;
 
 use clib_hook::reach::{Reach, Roots, reachability};

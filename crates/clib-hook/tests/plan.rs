@@ -1,5 +1,18 @@
 //! Calls fail as planned, once and no other, and what happened is known to the parent.
 
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    clippy::mem_forget,
+    clippy::too_many_lines,
+    reason = "a test says what is wrong by failing"
+)]
+
 mod common;
 
 use clib_hook::{
@@ -173,13 +186,13 @@ fn each_kind_of_failure_is_the_functions_own() {
         assert_eq!(disarm(id).expect("armed").injected, 1, "{function}");
     };
     with("open", Action::Fail(None), &|| {
-        assert_eq!(call("errno_of_open"), libc::EMFILE)
+        assert_eq!(call("errno_of_open"), libc::EMFILE);
     });
     with("open", Action::Fail(Some(libc::EACCES)), &|| {
-        assert_eq!(call("errno_of_open"), libc::EACCES)
+        assert_eq!(call("errno_of_open"), libc::EACCES);
     });
     with("mmap", Action::Fail(None), &|| {
-        assert_eq!(call("map_fails"), libc::ENOMEM)
+        assert_eq!(call("map_fails"), libc::ENOMEM);
     });
     let lock_init: extern "C" fn(*mut u64) -> i32 = library.function("lock_init");
     with("pthread_mutex_init", Action::Fail(None), &|| {
@@ -194,7 +207,7 @@ fn each_kind_of_failure_is_the_functions_own() {
     // SAFETY: an own descriptor; afterwards only its number is used.
     let fd = unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDONLY) };
     with("close", Action::Fail(None), &|| {
-        assert_eq!(close_it(fd), libc::EIO)
+        assert_eq!(close_it(fd), libc::EIO);
     });
     // SAFETY: F_GETFD only asks.
     assert_eq!(unsafe { libc::fcntl(fd, libc::F_GETFD) }, -1);
@@ -202,13 +215,13 @@ fn each_kind_of_failure_is_the_functions_own() {
     // SAFETY: a stream that this test closes.
     let stream = unsafe { libc::fopen(c"/dev/zero".as_ptr(), c"r".as_ptr()) };
     with("fread", Action::Fail(None), &|| {
-        assert_eq!(read_stream(stream as usize), 1, "ferror says so")
+        assert_eq!(read_stream(stream as usize), 1, "ferror says so");
     });
     // SAFETY: as above.
     unsafe { libc::fclose(stream) };
     assert_eq!(session.held_since(clib_hook::session::Mark(0)), []);
     with("malloc", Action::Return(0, Some(libc::EPERM)), &|| {
-        assert_eq!(call("two_sites"), 1)
+        assert_eq!(call("two_sites"), 1);
     });
 }
 

@@ -308,7 +308,7 @@ pub(crate) fn reallocate(block: usize, size: usize, row: u16, stack: u32) -> Opt
     if block != 0 {
         // SAFETY: both blocks are live and at least that long; a bad `block` has an old size of 0, and is reported by `free`.
         unsafe {
-            std::ptr::copy_nonoverlapping(block as *const u8, moved as *mut u8, old.min(size))
+            std::ptr::copy_nonoverlapping(block as *const u8, moved as *mut u8, old.min(size));
         };
         free(block, stack);
     }

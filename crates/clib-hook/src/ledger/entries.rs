@@ -121,12 +121,6 @@ impl Table {
         }
     }
 
-    /// The entry for a key.
-    #[inline]
-    pub(crate) fn get(&self, disguised: u64) -> Option<&Entry> {
-        self.find(disguised).map(|at| &self.places[at])
-    }
-
     /// Puts an entry in, in place of one with the same key, and tells how many bytes more the entries stand for.
     /// Without memory to grow, the entry is dropped and counted.
     pub(crate) fn insert(&mut self, entry: Entry) -> i64 {

@@ -127,12 +127,6 @@ pub(crate) fn acquired() -> u64 {
     ACQUIRED.load(Ordering::Relaxed)
 }
 
-/// What is known of a block or descriptor.
-pub(crate) fn get(kind: Kind, key: usize) -> Option<Entry> {
-    let disguised = disguise(kind as u8, key);
-    shard(disguised).lock().get(disguised).copied()
-}
-
 /// Notes a mapping.
 pub(crate) fn insert_range(start: usize, size: usize, entry: Entry) {
     RANGES.lock().insert(start, size, entry);

@@ -58,7 +58,6 @@ pub(crate) fn intern(frames: &[usize]) -> u32 {
     let frames = &frames[..frames.len().min(DEEPEST)];
     let hash = hash(frames);
     let Some(base) = base() else { return 0 };
-    #[expect(clippy::cast_possible_truncation, reason = "any bits of the hash do")]
     let start = (hash >> 17) as usize;
     if let Err(stack) = probe(base, start, hash) {
         return stack + 1;

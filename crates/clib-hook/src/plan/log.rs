@@ -235,11 +235,7 @@ fn flags(row: &Function, frame: &Frame) -> u64 {
         // The kernel never cuts requests of up to 256 bytes.
         return if frame.arguments[1] > 256 { PARTIAL } else { 0 };
     }
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "an int in the low half of the register"
-    )]
-    let fd = frame.arguments[0] as i32;
+    let fd = sys::int(frame.arguments[0]);
     let errno = sys::errno();
     // SAFETY: F_GETFL only asks.
     let status = unsafe { libc::fcntl(fd, libc::F_GETFL) };

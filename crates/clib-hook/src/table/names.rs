@@ -104,7 +104,7 @@ mod tests {
             assert_eq!(errno_by_name(name), Some(*value));
             assert_eq!(errno_name(*value), Some(*name));
         }
-        assert_eq!(errno_by_name("EWOULDBLOCK"), Some(libc::EAGAIN));
+        assert_eq!(errno_by_name("EWOULDBLOCK"), Some(EAGAIN));
         assert_eq!(errno_by_name("enomem"), None);
         assert_eq!(errno_name(0), None);
     }

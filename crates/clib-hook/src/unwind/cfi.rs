@@ -174,7 +174,7 @@ fn evaluate(
             }
             Operation::UnsignedConstant { value } => stack.push(usize::try_from(value).ok()?)?,
             Operation::SignedConstant { value } => {
-                stack.push(isize::try_from(value).ok()?.cast_unsigned())?
+                stack.push(isize::try_from(value).ok()?.cast_unsigned())?;
             }
             Operation::PlusConstant { value } => {
                 let word = stack.pop()?.wrapping_add(usize::try_from(value).ok()?);
@@ -194,7 +194,7 @@ fn evaluate(
                     .unwrap_or(0)
             })?,
             Operation::Ge => {
-                stack.binary(|a, b| usize::from(a.cast_signed() >= b.cast_signed()))?
+                stack.binary(|a, b| usize::from(a.cast_signed() >= b.cast_signed()))?;
             }
             Operation::Nop => {}
             _ => return None,

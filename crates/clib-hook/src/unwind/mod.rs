@@ -183,12 +183,12 @@ pub(crate) fn known(address: usize) -> Option<Known> {
         .copied()
 }
 
-/// A frame's rule in one word: 33 bits of the return address it is for, then the rule. 0 is an empty place.
+/// A frame's rule in one word: the upper bits of the return address it is for, then the rule. 0 is an empty place.
 ///
 /// Rule: bit 0 valid; bit 1 the CFA is from rbp (else rsp); 14 bits CFA offset in words; 12 bits how many words below
 /// the CFA rbp is saved (0: it is not). All ones: no simple rule, the walk ends here.
 static CACHE: [AtomicU64; 1 << CACHE_BITS] = [const { AtomicU64::new(0) }; 1 << CACHE_BITS];
-const CACHE_BITS: u32 = 14;
+const CACHE_BITS: u32 = 16;
 const RULE_BITS: u32 = 31;
 const NO_RULE: u64 = (1 << RULE_BITS) - 1;
 

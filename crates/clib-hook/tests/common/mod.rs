@@ -1,5 +1,17 @@
 //! Compiles small libraries with the system's compilers and loads them.
 #![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    clippy::mem_forget,
+    clippy::too_many_lines,
+    reason = "a test says what is wrong by failing"
+)]
+#![allow(
     dead_code,
     unreachable_pub,
     reason = "each test file uses a part of this"
