@@ -139,8 +139,13 @@ fn is_live(area: &Area) -> bool {
     let device = area.name.starts_with("/dev/")
         && !area.name.starts_with("/dev/zero")
         && !area.name.starts_with("/dev/shm");
+    // The dynamic loader's own variables lead to no one's blocks, but keep the addresses of mappings that are long gone, where
+    // new ones may lie now.
+    let file = area.name.rsplit('/').next().unwrap_or_default();
+    let loader = file.starts_with("ld-linux") || file.starts_with("ld-2.");
     area.protection & writable == writable
         && !device
+        && !loader
         && !area.name.starts_with("[v")
         && (area.private || area.inode == 0 || area.name.starts_with("/dev/zero"))
 }
