@@ -276,7 +276,7 @@ class Leaks:
         findings = self._findings(lost, test)
         gone = {held.sequence for held, _ in lost}
         session.disown([held for held, _ in lost])
-        if self._run.options.held:
+        if self._run.options.held and not self._judging_late:
             still = [(held, "held") for held, _ in mine if held.sequence not in gone]
             findings.extend(self._findings(still, test))
         return findings

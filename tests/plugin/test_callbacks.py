@@ -186,6 +186,7 @@ import gc, pytest_clib
 
 def test():
     def register():
+        lib.keep.restype = None
         lib.keep(pytest_clib.callback(c.CFUNCTYPE(c.c_int, c.c_int), error=0)(lambda n: n + 1))
     register()
     gc.collect()

