@@ -94,7 +94,9 @@ def run_all(build, folder: Path, *flags: str) -> Session:
         failed={
             name
             for name, file in by_file.items()
-            if re.search(rf"^(FAILED|ERROR|[A-Z-]*LEAK) {file}", done.stdout, re.M)
+            if re.search(
+                rf"^(FAILED|ERROR|[A-Z-]*LEAK) {file}", done.stdout, re.MULTILINE
+            )
         },
         findings={
             name: [f for f in findings if f["test"].startswith(f"{file}::")]
