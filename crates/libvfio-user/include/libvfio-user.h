@@ -329,7 +329,8 @@ enum vfu_dev_irq_type {
 /*
  * Sets how many interrupts of a kind the device has: at most one of ERR and of REQ.
  *
- * Returns 0 or -1. errno: EINVAL for another kind, or more than one of ERR or REQ; ENOMEM.
+ * Returns 0 or -1. errno: EINVAL for another kind, more than one of ERR or REQ, or more than 65,536
+ * of the others; ENOMEM.
  */
 int
 vfu_setup_device_nr_irqs(vfu_ctx_t *vfu_ctx, enum vfu_dev_irq_type type, uint32_t count);

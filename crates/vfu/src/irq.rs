@@ -53,6 +53,10 @@ impl IrqIndex {
     }
 }
 
+/// Most vectors of one kind. PCI allows 2,048 (MSI-X); the rest is for devices that number theirs otherwise. Each has a
+/// place in a table.
+pub const MAX_VECTORS: u32 = 65_536;
+
 #[derive(Debug, Default)]
 struct Table {
     vectors: Vec<Option<EventFd>>,

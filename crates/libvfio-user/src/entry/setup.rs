@@ -115,7 +115,7 @@ fn irq_index(number: c_int) -> Result<IrqIndex, Failure> {
 
 /// Sets how many interrupts of a kind (`VFU_DEV_*_IRQ`) the device has. A new context has one ERR and one REQ.
 ///
-/// Returns 0, or -1 and errno: EINVAL for an unknown kind, or more than one ERR or REQ; ENOMEM.
+/// Returns 0, or -1 and errno: EINVAL for an unknown kind, more than one ERR or REQ, or more than 65,536 of the others; ENOMEM.
 ///
 /// # Safety
 ///

@@ -5,7 +5,7 @@
 use crate::context::Context;
 use crate::dma::Dma;
 use crate::error::{Error, Result};
-use crate::irq::IrqIndex;
+use crate::irq::{IrqIndex, MAX_VECTORS};
 use crate::log::{Level, Log};
 use crate::migration::MigrationState;
 use crate::pci::{CapabilityData, Events, MmapArea};
@@ -48,11 +48,15 @@ impl Context {
     /// Says how many interrupts of a kind there are. A new context has one ERR and one REQ.
     ///
     /// # Errors
-    /// EINVAL for more than one ERR or REQ. ENOMEM.
+    /// EINVAL for more than one ERR or REQ, or more than [`MAX_VECTORS`] of the others. ENOMEM.
     pub fn set_irq_count(&self, irq: IrqIndex, count: u32) -> Result<()> {
-        if irq.is_single() && count > 1 {
+        let (what, limit) = match irq {
+            IrqIndex::Err | IrqIndex::Req => ("number of ERR or REQ interrupts", 1),
+            _ => ("number of interrupts", MAX_VECTORS),
+        };
+        if count > limit {
             let error = Error::Argument {
-                what: "number of ERR or REQ interrupts",
+                what,
                 value: count.into(),
             };
             self.log_setup("interrupts", &error);
