@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from . import descriptors, reach
+from ._torture_fds import waits_for_peer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -35,9 +36,8 @@ if TYPE_CHECKING:
 CRASHED = 82
 EXPIRED = 83
 GRACE = 5.0  # seconds that a child has beyond its limit to end by itself
+LATE = 0.9  # of the limit: when a child is looked at
 MOST_OUTPUT = 1 << 16
-
-EXPECTED = (pytest.skip.Exception, pytest.fail.Exception)
 
 
 class Ended(NamedTuple):
@@ -50,6 +50,7 @@ class Ended(NamedTuple):
         output: the end of what it printed.
         seconds: how long it took.
         killed: it had to be killed.
+        peer: shortly before its limit it waited for another end that did not read.
     """
 
     told: dict[str, Any] | None
@@ -58,6 +59,7 @@ class Ended(NamedTuple):
     output: str
     seconds: float
     killed: bool
+    peer: bool = False
 
 
 class Nursery:
@@ -101,7 +103,7 @@ class Nursery:
             begin()
             return None, child
         try:
-            status, killed = _wait(pid, limit + GRACE)
+            status, killed, peer = _wait(pid, limit)
         except BaseException:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
@@ -116,6 +118,7 @@ class Nursery:
                 output=self._read_output(),
                 seconds=time.monotonic() - began,
                 killed=killed,
+                peer=peer,
             ),
             None,
         )
@@ -142,18 +145,25 @@ class Nursery:
         return os.pread(self._output, size - start, start).decode("utf-8", "replace")
 
 
-def _wait(pid: int, seconds: float) -> tuple[int, bool]:
-    """Wait for a child; one that does not end in time is killed."""
+def _wait(pid: int, limit: float) -> tuple[int, bool, bool]:
+    """Wait for a child: its status, whether it was killed, and what it waited for.
+
+    It ends itself when its time is up; one that cannot is killed.
+    """
+    peer = False
     descriptor = os.pidfd_open(pid)
     try:
         poll = select.poll()
         poll.register(descriptor, select.POLLIN)
-        ended = poll.poll(seconds * 1000)
+        ended = poll.poll(limit * LATE * 1000)
+        if not ended:
+            peer = waits_for_peer(pid)
+            ended = poll.poll((limit * (1 - LATE) + GRACE) * 1000)
     finally:
         os.close(descriptor)
     if not ended:
         os.kill(pid, signal.SIGKILL)
-    return os.waitpid(pid, 0)[1], not ended
+    return os.waitpid(pid, 0)[1], not ended, peer
 
 
 class Child:

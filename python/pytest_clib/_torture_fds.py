@@ -30,6 +30,7 @@ _DUMP = 0x301  # NLM_F_REQUEST | NLM_F_DUMP
 _SHOW = 4 | 0x10  # UDIAG_SHOW_PEER | UDIAG_SHOW_RQLEN
 _PEER, _QUEUE, _SHUTDOWN = 2, 4, 6
 _DONE, _ERROR = 3, 2
+_RECEIVING = frozenset({0, 17, 19, 45, 47})  # read, pread64, readv, recvfrom, recvmsg
 _MOST_QUEUED = 1 << 20
 _MOST_PASSED = 64
 _TIMEOUTS = (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO)
@@ -187,6 +188,27 @@ class Descriptors:
             self._listeners.append(Listener(fd, path, inode, kept))
             return
         self._listeners.append(Listener(fd, "", 0, ""))
+
+
+def waits_for_peer(pid: int) -> bool:
+    """Whether a process waits on a socket whose other end leaves unread what was sent.
+
+    Then it is the other end that does not go on. Asked from outside, while it waits.
+    """
+    try:
+        call = Path(f"/proc/{pid}/syscall").read_text(encoding="ascii").split()
+        if len(call) < 2 or int(call[0]) not in _RECEIVING:
+            return False
+        link = str(Path(f"/proc/{pid}/fd/{int(call[1], 16)}").readlink())
+    except (OSError, ValueError):
+        return False
+    kind, _, inode = link.rstrip("]").partition(":[")
+    if kind != "socket":
+        return False
+    kernel = _unix_sockets()
+    mine = kernel.get(int(inode))
+    peer = kernel.get(mine.peer) if mine else None
+    return peer is not None and peer.waiting > 0
 
 
 def _access(fd: int) -> int:

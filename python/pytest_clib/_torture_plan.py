@@ -98,7 +98,10 @@ class Planner:
         if call.partial:
             yield Injection(call.function, action="short", **self._target(call))
         if call.reads:
-            yield Injection(call.function, action="eof", **self._target(call))
+            # What has come to its end stays there.
+            yield Injection(
+                call.function, action="eof", later=True, **self._target(call)
+            )
 
     def _possible(self, call: Call) -> tuple[int, ...]:
         """The errnos that this call may give, the likeliest first."""

@@ -20,6 +20,7 @@ import pytest
 FOLDER = Path(__file__).with_name("torture_pairs")
 OPTIONS = {
     "sweep": ("--clib-torture", "--clib-timeout=3"),
+    "each": ("--clib-torture=each", "--clib-timeout=3"),
     "later": ("--clib-torture", "--clib-torture-later", "--clib-timeout=3"),
     "unnoticed": ("--clib-torture", "--clib-unnoticed"),
     "guard": ("--clib-guard",),

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct node { struct node *next; char *name; };
+struct node { char room[16]; struct node *next; char *name; };
 static struct node *list;
 
 static int add(const char *name)

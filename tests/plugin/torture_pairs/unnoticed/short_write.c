@@ -4,7 +4,7 @@
  * finds: unnoticed: when write in run transfers 1 byte
  *
  *     def test():
- *         lib.run()
+ *         assert lib.run() == 0
  */
 #define _GNU_SOURCE
 #include <errno.h>
