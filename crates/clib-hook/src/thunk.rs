@@ -213,7 +213,10 @@ unsafe extern "C" {
 
 /// Decides about a call; see [`dispatch::before`].
 extern "C" fn before(slot: &'static Slot, frame: &mut Frame) -> usize {
-    dispatch::before(slot, frame)
+    let action = dispatch::before(slot, frame);
+    #[cfg(test)]
+    tests::spoil_registers();
+    action
 }
 
 /// Looks at a call's result; see [`dispatch::after`].
@@ -307,4 +310,113 @@ pub(crate) fn hold() {
 /// Gives it back in both processes.
 pub(crate) fn release() {
     MAKING.release();
+}
+
+#[cfg(test)]
+mod tests {
+    use std::arch::asm;
+
+    use super::*;
+
+    /// Overwrites every register that a callee may change, so that what the thunk does not restore is lost for sure.
+    pub(super) fn spoil_registers() {
+        // SAFETY: writes registers only, and says which.
+        unsafe {
+            asm!(
+                "mov rdi, -1", "mov rsi, -1", "mov rdx, -1", "mov rcx, -1", "mov r8, -1", "mov r9, -1", "mov r10, -1",
+                "pcmpeqd xmm0, xmm0", "pcmpeqd xmm1, xmm1", "pcmpeqd xmm2, xmm2", "pcmpeqd xmm3, xmm3",
+                "pcmpeqd xmm4, xmm4", "pcmpeqd xmm5, xmm5", "pcmpeqd xmm6, xmm6", "pcmpeqd xmm7, xmm7",
+                out("rdi") _, out("rsi") _, out("rdx") _, out("rcx") _, out("r8") _, out("r9") _, out("r10") _,
+                out("xmm0") _, out("xmm1") _, out("xmm2") _, out("xmm3") _,
+                out("xmm4") _, out("xmm5") _, out("xmm6") _, out("xmm7") _,
+            );
+        }
+    }
+
+    type Many = extern "C" fn(
+        i64,
+        i64,
+        i64,
+        i64,
+        i64,
+        i64,
+        f64,
+        f64,
+        f64,
+        f64,
+        f64,
+        f64,
+        f64,
+        f64,
+        i64,
+        f64,
+    ) -> f64;
+
+    /// Six words, eight numbers, and one of each on the stack.
+    extern "C" fn many(
+        a: i64,
+        b: i64,
+        c: i64,
+        d: i64,
+        e: i64,
+        f: i64,
+        g: f64,
+        h: f64,
+        i: f64,
+        j: f64,
+        k: f64,
+        l: f64,
+        m: f64,
+        n: f64,
+        o: i64,
+        p: f64,
+    ) -> f64 {
+        let words = [a, b, c, d, e, f, o];
+        assert_eq!(words, [1, 2, 3, 4, 5, 6, 7]);
+        [p, n, m, l, k, j, i, h, g]
+            .iter()
+            .fold(0.0, |sum, number| sum * 10.0 + number)
+    }
+
+    fn stub(target: usize, effect: Effect) -> usize {
+        let slot: &'static Slot = Box::leak(Box::new(Slot {
+            target: AtomicUsize::new(target),
+            calls: AtomicU64::new(0),
+            replacement: AtomicUsize::new(0),
+            replaced: AtomicU64::new(0),
+            caller: AtomicU16::new(0),
+            function: u16::MAX,
+            effect,
+            place: 0,
+            original: 0,
+            symbol: "many",
+        }));
+        stubs(&[slot]).expect("a stub")[0]
+    }
+
+    #[test]
+    fn every_argument_passes() {
+        let address = stub(many as *const () as usize, Effect::None);
+        assert!(contains(address) && in_stub(address) && !contains(many as *const () as usize));
+        // SAFETY: the stub passes the call on to a function of that type.
+        let through: Many = unsafe { std::mem::transmute(address) };
+        let result = through(
+            1, 2, 3, 4, 5, 6, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 7, 9.0,
+        );
+        assert!((result - 987_654_321.0).abs() < 1e-6, "{result}");
+    }
+
+    extern "C" fn six(a: i64, b: i64, c: i64, d: i64, e: i64, f: i64) -> i64 {
+        assert_eq!([a, b, c, d, e, f], [-1, 2, 3, 4, 5, 6]);
+        -9
+    }
+
+    #[test]
+    fn a_watched_call_gets_its_arguments_and_gives_its_result() {
+        let address = stub(six as *const () as usize, Effect::DuplicateOnto);
+        // SAFETY: the stub calls a function of that type.
+        let through: extern "C" fn(i64, i64, i64, i64, i64, i64) -> i64 =
+            unsafe { std::mem::transmute(address) };
+        assert_eq!(through(-1, 2, 3, 4, 5, 6), -9, "called, and looked at");
+    }
 }

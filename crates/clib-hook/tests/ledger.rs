@@ -247,6 +247,7 @@ fn getline_buffers_are_held_and_its_stream_is_not() {
 
 #[test]
 fn descriptors_belong_to_who_opened_them() {
+    use std::os::fd::AsRawFd;
     let _alone = alone();
     let fixture = Fixture::new("descriptors");
     let let_go: extern "C" fn(usize) -> i32 = fixture.library.function("let_go");
@@ -256,7 +257,13 @@ fn descriptors_belong_to_who_opened_them() {
     let fd = open_null() as usize;
     fixture.one("open", Kind::Descriptor, fd, 0);
     assert_eq!(let_go(fd), 0);
+    // The number may be someone else's at once.
+    // SAFETY: an own descriptor, closed below.
+    let reused = unsafe { libc::fcntl(own.as_raw_fd(), libc::F_DUPFD, fd as libc::c_int) };
+    assert_eq!(reused as usize, fd);
     fixture.none("open");
+    // SAFETY: as above.
+    unsafe { libc::close(reused) };
     let mut fds = [0_i32; 10];
     let make_all: extern "C" fn(*mut i32) -> i32 = fixture.library.function("make_all");
     assert_eq!(make_all(fds.as_mut_ptr()), 10);
