@@ -170,6 +170,7 @@ class Display:
             results=self._results,
             notes=self.notes,
             interrupted=self._interrupted,
+            tool=self._options.tool,
         )
         try:
             for path in self._options.reports:

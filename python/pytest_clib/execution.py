@@ -76,6 +76,8 @@ class Execution:
         item.stash[FINDINGS] = []
         item.stash[STOPPED] = []
         self.run.leaks.start_test(item.nodeid)
+        for check in self.run.checks:
+            check.start_test()
         item.stash[KEPT] = self._stack.enter_context(self.run.callbacks.keeping())
         return (yield)
 
@@ -112,6 +114,8 @@ class Execution:
             namespaces=Variables(self._namespaces, item, stopped),
         )
         stopped.clear()
+        for check in self.run.checks:
+            found.extend(check.end_test(item.nodeid))
         found = marks.filter_allowed(found, marks.read(item))
         item.stash.setdefault(FINDINGS, []).extend(found)
         return [f for f in found if f.severity is Severity.ERROR]
@@ -161,6 +165,8 @@ class Execution:
             return result
         self.run.findings.extend(self.run.leaks.finish(Variables(self._namespaces)))
         self.run.findings.extend(declarations.check(self.run))
+        for check in self.run.checks:
+            self.run.findings.extend(check.finish())
         output = {
             "findings": [finding.to_dict() for finding in self.run.findings],
             "libraries": [dataclasses.asdict(lib) for lib in self.run.libraries],

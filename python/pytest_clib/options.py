@@ -110,6 +110,23 @@ TABLE: tuple[Option, ...] = (
         const="over",
     ),
     Option(
+        "clib-valgrind",
+        "run the session under valgrind: memcheck (the default) or helgrind",
+        metavar="memcheck|helgrind",
+        const="memcheck",
+    ),
+    Option(
+        "clib-asan",
+        "run the session with the ASAN runtime of the library's build",
+        kind="flag",
+    ),
+    Option(
+        "clib-suppressions",
+        "a suppression file for valgrind or LSan; none is needed for Python (repeatable)",
+        kind="list",
+        metavar="FILE",
+    ),
+    Option(
         "clib-alias",
         "the library's name for a declaration of another name: PYTHON=C (repeatable)",
         kind="list",
@@ -184,6 +201,9 @@ class Options:
         timeout: seconds, or 0 for what suits the test.
         unnoticed: whether failures that made no difference are told.
         guard: ``over``, ``under``, or ``""``.
+        valgrind: ``memcheck``, ``helgrind``, or ``""``.
+        asan: whether the session runs with ASAN's runtime.
+        suppressions: files for valgrind or LSan.
     """
 
     libraries: tuple[str, ...] = ()
@@ -197,11 +217,19 @@ class Options:
     timeout: float = 0.0
     unnoticed: bool = False
     guard: str = ""
+    valgrind: str = ""
+    asan: bool = False
+    suppressions: tuple[Path, ...] = ()
 
     @property
     def active(self) -> bool:
         """Whether a library under test was named at all."""
         return bool(self.libraries)
+
+    @property
+    def tool(self) -> str:
+        """What the session runs under: ``memcheck``, ``helgrind``, ``asan``, ``""``."""
+        return self.valgrind or ("asan" if self.asan else "")
 
 
 def read(config: pytest.Config) -> Options:
@@ -223,6 +251,12 @@ def read(config: pytest.Config) -> Options:
         timeout=_seconds(_text(config, "clib_timeout")),
         unnoticed=_flag(config, "clib_unnoticed"),
         guard=_choice(config, "clib_guard", ("over", "under")),
+        valgrind=_choice(config, "clib_valgrind", ("memcheck", "helgrind")),
+        asan=_flag(config, "clib_asan"),
+        suppressions=tuple(
+            _file(config, "clib-suppressions", name)
+            for name in _list(config, "clib_suppressions")
+        ),
     )
     _check_together(options)
     return options
@@ -235,11 +269,23 @@ def _check_together(options: Options) -> None:
             ("clib-torture", options.torture, "no calls to make fail"),
             ("clib-inject", options.inject, "no calls to make fail"),
             ("clib-guard", options.guard, "no memory to guard"),
+            ("clib-valgrind", options.valgrind, "no errors to tell apart"),
+            ("clib-asan", options.asan, "nothing to find the runtime for"),
         ):
             if given:
                 raise pytest.UsageError(
                     f"--{name}: {what} without a library; name one with --clib=LIB"
                 )
+    if options.valgrind and options.asan:
+        raise pytest.UsageError("--clib-valgrind and --clib-asan exclude each other")
+    if options.guard and (options.valgrind or options.asan):
+        raise pytest.UsageError(
+            "--clib-guard means nothing under valgrind or ASAN, which watch memory themselves"
+        )
+    if options.suppressions and not (options.valgrind or options.asan):
+        raise pytest.UsageError(
+            "--clib-suppressions means nothing without --clib-valgrind or --clib-asan"
+        )
     if options.torture and options.inject:
         raise pytest.UsageError("--clib-torture and --clib-inject exclude each other")
     for name, given in (
@@ -333,6 +379,13 @@ def _report(config: pytest.Config, name: str) -> Path:
         raise pytest.UsageError(
             f"--clib-report={name}: there is no directory {path.parent}"
         )
+    return path
+
+
+def _file(config: pytest.Config, option: str, name: str) -> Path:
+    path = config.invocation_params.dir / Path(name).expanduser()
+    if not path.is_file():
+        raise pytest.UsageError(f"--{option}={name}: there is no such file")
     return path
 
 

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import marks, native, options, scripts
+import pytest
+
+from . import marks, native, options, scripts, supervisor, tools
 from .display import Display
 from .execution import CallbackPhases, Execution
 from .fixture import clib as clib  # noqa: PLC0414 (a fixture of the plugin)
@@ -29,6 +31,15 @@ if TYPE_CHECKING:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Declare the options."""
     options.add(parser)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> int | None:
+    """Run the session under a tool, if one is asked for."""
+    if config.option.help or config.option.version or supervisor.folder():
+        return None
+    tool = supervisor.wanted(options.read(config))
+    return None if tool is None else supervisor.run(config, tool)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -56,6 +67,7 @@ def pytest_configure(config: pytest.Config) -> None:
             torture = Torture(execution.run, display.torture_progress)
             config.pluginmanager.register(torture, "clib-torture")
         execution.run.start()
+        tools.attach(execution.run, config)
 
 
 def pytest_collection_modifyitems(items: Iterable[pytest.Item]) -> None:

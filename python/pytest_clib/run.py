@@ -40,6 +40,7 @@ class Run:
             list(options.libraries), guard=options.guard or None
         )
         self._watch = loading.Watch(self.rescan)
+        self.checks: list[Any] = []  # see ``tools``
         self.callbacks = Callbacks()
         self.leaks = Leaks(self)
 

@@ -1,0 +1,134 @@
+"""Valgrind's XML output, read while it is being written.
+
+The protocol is valgrind's own (``docs/internals/xml-output-protocol4.txt`` in its sources):
+a stream of elements below one root, of which only ``error`` and ``fatal_signal`` matter
+here. Nothing here knows which errors are worth showing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import TYPE_CHECKING
+from xml.etree import ElementTree as ET
+
+from .findings import Place
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_ELEMENT = re.compile(rb"<(error|fatal_signal)>.*?</\1>", re.DOTALL)
+_OBJECT = re.compile(r"^(0x[0-9a-fA-F]+)$")
+
+
+@dataclasses.dataclass(frozen=True)
+class Error:
+    """One error.
+
+    Attributes:
+        kind: valgrind's word, such as ``InvalidRead``.
+        what: one line.
+        stack: where it happened, innermost first.
+        others: (line, stack) of what else valgrind says: where a block was
+            allocated or freed, the other access of a race.
+        leaked: bytes lost; 0 if it is no leak.
+    """
+
+    kind: str
+    what: str
+    stack: tuple[Place, ...]
+    others: tuple[tuple[str, tuple[Place, ...]], ...] = ()
+    leaked: int = 0
+
+    @property
+    def stacks(self) -> Iterator[tuple[Place, ...]]:
+        """All stacks, the main one first."""
+        yield self.stack
+        for _, stack in self.others:
+            yield stack
+
+
+class Reader:
+    """Reads what has been added to a file since the last look."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = 0
+        self._rest = b""
+
+    def new(self) -> list[Error]:
+        """The errors that are complete by now, and were not yet told."""
+        try:
+            if self._path.stat().st_size == self._offset:
+                return []
+            with self._path.open("rb") as file:
+                file.seek(self._offset)
+                data = file.read()
+        except FileNotFoundError:
+            return []
+        self._offset += len(data)
+        self._rest += data
+        errors = []
+        end = 0
+        for match in _ELEMENT.finditer(self._rest):
+            errors.append(_error(ET.fromstring(match[0])))  # noqa: S314
+            end = match.end()
+        self._rest = self._rest[max(end, self._rest.rfind(b"<error>", end)) :]
+        return errors
+
+
+def _error(element: ET.Element) -> Error:
+    if element.tag == "fatal_signal":
+        name = element.findtext("signame") or "a signal"
+        event = element.findtext("event") or ""
+        address = element.findtext("siaddr") or ""
+        what = f"{name}: {event}" + (f" at {address}" if address else "")
+        return Error("FatalSignal", what, _stack(element.find("stack")))
+    what = element.findtext("what") or element.findtext("xwhat/text") or ""
+    stacks: list[tuple[str, tuple[Place, ...]]] = []
+    title = what
+    for child in element:
+        if child.tag == "auxwhat":
+            title = child.text or ""
+        elif child.tag == "xauxwhat":
+            title = child.findtext("text") or ""
+        elif child.tag == "stack":
+            stacks.append((title, _stack(child)))
+            title = ""
+            continue
+        else:
+            continue
+        stacks.append((title, ()))
+    main = next((stack for _, stack in stacks if stack), ())
+    others = [
+        pair
+        for index, pair in enumerate(stacks)
+        if pair[1] is not main
+        and not (
+            not pair[1] and index + 1 < len(stacks) and stacks[index + 1][0] == pair[0]
+        )
+    ]
+    return Error(
+        kind=element.findtext("kind") or "",
+        what=what,
+        stack=main,
+        others=tuple(others),
+        leaked=int(element.findtext("xwhat/leakedbytes") or 0),
+    )
+
+
+def _stack(element: ET.Element | None) -> tuple[Place, ...]:
+    return tuple(_place(frame) for frame in element or ())
+
+
+def _place(frame: ET.Element) -> Place:
+    folder, file = frame.findtext("dir"), frame.findtext("file")
+    address = frame.findtext("ip") or "0"
+    return Place(
+        function=frame.findtext("fn") or "",
+        file=f"{folder}/{file}" if folder and file else file or "",
+        line=int(frame.findtext("line") or 0),
+        module=frame.findtext("obj") or "",
+        offset=int(address, 16) if _OBJECT.match(address) else 0,
+    )

@@ -1,0 +1,142 @@
+"""The journal of a session under a tool, and the plugin that writes and follows it.
+
+Each line of ``journal.jsonl`` is one event: a test begins, a report of one of its phases,
+the test ends, the child died in it, the session ends. A child that is started after another
+died finds there what it need not run again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from .findings import Finding
+
+
+class Journal:
+    """What is written so far.
+
+    Attributes:
+        reports: of each test that is over, by node id.
+        deaths: tests that the process did not survive: its exit status and its id.
+        running: the test that began last, if it is not over.
+        finished: whether the session came to its end.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "journal.jsonl"
+        self.reports: dict[str, list[dict[str, Any]]] = {}
+        self.deaths: dict[str, tuple[int, int]] = {}
+        self.running: str | None = None
+        self.finished = False
+        self._process = 0
+        if self._path.exists():
+            for line in self._path.read_text(encoding="utf-8").splitlines():
+                self._take(json.loads(line))
+
+    def _take(self, event: dict[str, Any]) -> None:
+        if "begin" in event:
+            self.running = event["begin"]
+            self._process = event["process"]
+            self.reports[event["begin"]] = []
+        elif "report" in event:
+            self.reports.setdefault(event["test"], []).append(event["report"])
+        elif "end" in event:
+            self.running = None
+        elif "died" in event:
+            self.deaths[event["died"]] = event["status"], self._process
+            self.running = None
+        elif "finished" in event:
+            self.finished = True
+
+    def write(self, **event: Any) -> None:
+        """Add an event."""
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(event) + "\n")
+
+    def died(self, status: int) -> None:
+        """The process died in the running test."""
+        self.write(died=self.running, status=status)
+
+
+class Resume:
+    """The plugin object, where tests are executed under a tool."""
+
+    def __init__(
+        self,
+        folder: Path,
+        config: pytest.Config,
+        explain: Callable[[str, int, int], list[Finding]],
+    ) -> None:
+        self._journal = Journal(folder)
+        self._config = config
+        self._explain = explain
+        self._replaying = False
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
+        """Show what is known of a test instead of running it."""
+        known = self._journal.reports.get(item.nodeid)
+        if known is None:
+            self._journal.write(begin=item.nodeid, process=os.getpid())
+            return None
+        death = self._journal.deaths.get(item.nodeid)
+        hook = item.ihook
+        hook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+        self._replaying = True
+        for data in known:
+            report = self._config.hook.pytest_report_from_serializable(
+                config=self._config, data=data
+            )
+            hook.pytest_runtest_logreport(report=report)
+        if death is not None:
+            report = self._death(item, death, "setup" if not known else "call")
+            hook.pytest_runtest_logreport(report=report)
+        self._replaying = False
+        hook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+        return True
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Note what is known of a test."""
+        if not self._replaying:
+            data = self._config.hook.pytest_report_to_serializable(
+                config=self._config, report=report
+            )
+            self._journal.write(test=report.nodeid, report=data)
+
+    def pytest_runtest_logfinish(self, nodeid: str) -> None:
+        """A test is over."""
+        if not self._replaying:
+            self._journal.write(end=nodeid)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self) -> None:
+        """The session is over."""
+        self._journal.write(finished=True)
+
+    def _death(
+        self, item: pytest.Item, death: tuple[int, int], when: Any
+    ) -> pytest.TestReport:
+        findings = self._explain(item.nodeid, *death)
+        text = "\n\n".join("\n".join(finding.lines()) for finding in findings)
+        report = pytest.TestReport(
+            nodeid=item.nodeid,
+            location=item.location,
+            keywords={item.name: 1},
+            outcome="failed",
+            longrepr=text,
+            when=when,
+        )
+        report.__dict__.update(
+            clib_findings=[finding.to_dict() for finding in findings],
+            clib_crashed=True,
+        )
+        return report

@@ -1,0 +1,127 @@
+"""Runs the whole session again, in a child process under a tool (valgrind, ASAN's runtime).
+
+The pytest that the user started becomes the supervisor: before anything is collected it
+starts the same command line under the tool and waits. The child shares terminal and
+working directory, so that it looks like the session itself. What the two share is a
+directory: the tool's own output, and a journal of the tests (``resume``).
+
+If the child dies in a test (an ASAN report that the library's build does not survive, a
+fatal signal), another one is started: it shows what is known of the tests before, the dead
+one as failed with what the tool said, and runs the rest.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import pytest
+
+from . import asan, resume, valgrind
+
+if TYPE_CHECKING:
+    from .options import Options
+
+FOLDER = "CLIB_TOOL_FOLDER"
+MOST_CHILDREN = 200  # a session in which so many tests die says enough
+
+
+class Tool(Protocol):
+    """What a session can run under."""
+
+    name: str
+
+    def command(self, folder: Path) -> list[str]:
+        """Words before the interpreter.
+
+        Raises:
+            pytest.UsageError: it cannot be used here; the message says what to do.
+        """
+
+    def environ(self, folder: Path) -> dict[str, str]:
+        """Variables for the child."""
+
+
+def folder() -> Path | None:
+    """The shared directory, in a child; ``None`` elsewhere."""
+    name = os.environ.get(FOLDER)
+    return Path(name) if name else None
+
+
+def wanted(options: Options) -> Tool | None:
+    """The tool that the options ask for."""
+    if options.valgrind:
+        return valgrind.Tool(options.valgrind, options.suppressions)
+    if options.asan:
+        return asan.Tool(options.libraries, options.suppressions)
+    return None
+
+
+def run(config: pytest.Config, tool: Tool) -> int:
+    """Run the session under ``tool``, and tell its exit status.
+
+    Raises:
+        pytest.UsageError: the tool cannot be used.
+    """
+    shared = Path(tempfile.mkdtemp(prefix="pytest-clib-"))
+    try:
+        command = [*tool.command(shared), *_interpreter(config)]
+        environ = {
+            **os.environ,
+            "PYTHONMALLOC": "malloc",
+            **tool.environ(shared),
+            FOLDER: str(shared),
+        }
+        for _ in range(MOST_CHILDREN):
+            status = _run(command, environ, config.invocation_params.dir)
+            journal = resume.Journal(shared)
+            if journal.finished or journal.running is None:
+                break
+            journal.died(status)
+            print(  # noqa: T201 (the child's terminal is ours)
+                f"\nclib: the process died in {journal.running}: {_end(status)}; "
+                "the other tests go on in a new one",
+                flush=True,
+            )
+        else:
+            print(f"clib: {MOST_CHILDREN} tests ended the process; stopped")  # noqa: T201
+        if status < 0:
+            print(f"clib: the session was {_end(status)}", flush=True)  # noqa: T201
+            return int(pytest.ExitCode.INTERNAL_ERROR)
+        return status
+    finally:
+        shutil.rmtree(shared, ignore_errors=True)
+
+
+def _run(command: list[str], environ: dict[str, str], cwd: Path) -> int:
+    with subprocess.Popen(command, env=environ, cwd=cwd) as child:
+        while True:
+            try:
+                return child.wait()
+            except KeyboardInterrupt:  # the child has got it, too, and ends in its way
+                continue
+
+
+def _interpreter(config: pytest.Config) -> list[str]:
+    """This very command line, with the interpreter's own file."""
+    args = [str(arg) for arg in config.invocation_params.args]
+    words = sys.orig_argv[1:]
+    if not args or words[-len(args) :] != args:  # pytest.main() in another program
+        words = ["-m", "pytest", *args]
+    program = Path(sys.executable or "/proc/self/exe")
+    with program.open("rb") as file:
+        if file.read(4) != b"\x7fELF":  # a shell script that finds the interpreter
+            program = Path("/proc/self/exe").resolve()
+    return [str(program), *words]
+
+
+def _end(status: int) -> str:
+    if status < 0:
+        return f"killed by {signal.Signals(-status).name}"
+    return f"exit status {status}"

@@ -1,0 +1,211 @@
+"""``--clib-valgrind``: the session under memcheck or helgrind.
+
+The library's calls stay redirected under valgrind: it knows the functions behind them by
+their addresses, and the thunk has unwind information. An error counts if it is the
+library's: going outwards from where it happened, a frame of a library under test comes
+before any of the interpreter. So CPython's own reads of undefined bytes, also those in a
+callback that the library called, are no findings, and no suppression file is needed. An
+access of the interpreter to memory that the library has freed is one.
+
+Leaks: the ledger knows which blocks Python still holds by number, and valgrind does not, so
+what the library itself allocated is judged by the ledger. Valgrind's leak check adds what
+others allocated on its behalf.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ._valgrind_xml import Error, Reader
+from .findings import Finding, Kind, Place
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .run import Run
+
+CALLERS = 40
+# Frames of these mean that the interpreter, and not the library, did it.
+INTERPRETER = re.compile(
+    r"^(python[\d.]*|libpython[\d.]+so.*|libffi\.so.*|.*\.cpython-.*\.so|.*\.abi3\.so)$"
+)
+OURS = re.compile(r"^_native\.abi3.*\.so$")
+
+
+class Tool:
+    """How the child is started."""
+
+    def __init__(self, tool: str, suppressions: Sequence[Path]) -> None:
+        self.name = tool
+        self._suppressions = suppressions
+
+    def command(self, folder: Path) -> list[str]:
+        """Valgrind and its options."""
+        program = shutil.which("valgrind")
+        if program is None:
+            raise pytest.UsageError(
+                "--clib-valgrind: valgrind is not installed; "
+                "on Debian: apt-get install valgrind"
+            )
+        return [
+            program,
+            f"--tool={self.name}",
+            "--xml=yes",
+            f"--xml-file={folder}/valgrind.%p.xml",
+            "--error-limit=no",
+            f"--num-callers={CALLERS}",
+            "--vgdb=no",
+            *(["--leak-check=no"] if self.name == "memcheck" else []),
+            *(f"--suppressions={path}" for path in self._suppressions),
+        ]
+
+    def environ(self, folder: Path) -> dict[str, str]:  # noqa: ARG002
+        """Nothing is needed."""
+        return {}
+
+
+class Valgrind:
+    """What valgrind says, as findings; in the child (a check of ``Run``)."""
+
+    def __init__(self, run: Run, folder: Path, tool: str) -> None:
+        self._run = run
+        self._folder = folder
+        self._tool = tool
+        self._own = folder / f"valgrind.{os.getpid()}.xml"
+        self._told = folder / f"told.{os.getpid()}"
+        self._number = 0
+        # What earlier processes left is told by ``explain``.
+        self._left_out = set(folder.glob("valgrind.*.xml")) - {self._own}
+        self._readers: dict[Path, Reader] = {}
+        self._before = 0
+
+    def start_test(self) -> None:
+        """A test begins."""
+        self._before = self._run.native_session.mark()
+
+    def end_test(self, test: str) -> list[Finding]:
+        """What was wrong in the test that ends now."""
+        if self._tool == "memcheck" and self._is_something_left():
+            self._run.native.valgrind_leak_check()
+        return self._findings(self._new(), test)
+
+    def finish(self) -> list[Finding]:
+        """What is lost by now, and was not told yet."""
+        if self._tool == "memcheck":
+            self._run.native.valgrind_leak_check()
+        return self._findings(self._new(), "")
+
+    def explain(self, test: str, status: int, process: int) -> list[Finding]:
+        """What process ``process`` said in ``test`` before it died."""
+        told = self._folder / f"told.{process}"
+        known = int(told.read_text()) if told.exists() else 0
+        errors = Reader(self._folder / f"valgrind.{process}.xml").new()
+        found = self._findings(errors[known:], test)
+        return found or [died(self._run, test, status)]
+
+    def _new(self) -> list[Error]:
+        """What this process and its forked children have said since the last look."""
+        errors = []
+        for path in sorted(self._folder.glob("valgrind.*.xml")):
+            if path not in self._left_out:
+                reader = self._readers.setdefault(path, Reader(path))
+                more = reader.new()
+                if path == self._own and more:
+                    self._number += len(more)
+                    self._told.write_text(str(self._number))
+                errors += more
+        return errors
+
+    def _is_something_left(self) -> bool:
+        left = self._run.native_session.held_since(self._before)
+        return any(held.kind == "memory" for held in left)
+
+    def _findings(self, errors: list[Error], test: str) -> list[Finding]:
+        if not errors:
+            return []
+        under_test = {library.path for library in self._run.libraries}
+        under_test |= {os.path.realpath(path) for path in under_test}
+        found = []
+        for error in errors:
+            site = self._site(error, under_test)
+            if site is not None:
+                found.append(self._finding(error, site, test, under_test))
+        return found
+
+    def _site(
+        self, error: Error, under_test: set[str]
+    ) -> tuple[Place, tuple[Place, ...]] | None:
+        """The library's own frame, and the frames of it around; ``None``: not its."""
+        if error.leaked and _is_in_ledger(error.stack):
+            return None
+        for number, stack in enumerate(error.stacks):
+            inner = [Path(place.module).name for place in stack]
+            if inner and OURS.match(inner[0]):
+                return None
+            for index, place in enumerate(stack):
+                if place.module in under_test:
+                    rest = stack[index + 1 :]
+                    callers = [p for p in rest if p.module in under_test]
+                    return place, tuple(callers)
+                if INTERPRETER.match(inner[index]) and not OURS.match(inner[index]):
+                    break
+            # What else is said counts where the interpreter touched the library's memory, or
+            # where the other side of a race is the library.
+            if number == 0 and not error.kind.startswith(
+                ("Invalid", "Race", "Mismatched")
+            ):
+                return None
+        return None
+
+    def _finding(
+        self,
+        error: Error,
+        found: tuple[Place, tuple[Place, ...]],
+        test: str,
+        under_test: set[str],
+    ) -> Finding:
+        site, callers = found
+        details = []
+        for title, stack in error.others:
+            if title:
+                details.append(title)
+            details.extend(
+                f"  by {place}" for place in stack if place.module in under_test
+            )
+        innermost = error.stack[0].function if error.stack else ""
+        by = f" in {site.function}" if site.function else ""
+        option = "" if self._tool == "memcheck" else f"={self._tool}"
+        return Finding(
+            kind=Kind.VALGRIND,
+            message=f"{error.what}{by}, {Path(site.module).name}",
+            test=test,
+            library=site.module,
+            function=innermost,
+            site=site,
+            backtrace=callers,
+            details="\n".join(details),
+            command=self._run.command(test, f"--clib-valgrind{option}"),
+            size=error.leaked,
+        )
+
+
+def died(run: Run, test: str, status: int) -> Finding:
+    """The finding about a process that died, and of which the tool said nothing."""
+    how = f"signal {-status}" if status < 0 else f"exit status {status}"
+    return Finding(
+        kind=Kind.CRASH,
+        message=f"the process died in this test ({how})",
+        test=test,
+        command=run.command(test),
+    )
+
+
+def _is_in_ledger(stack: tuple[Place, ...]) -> bool:
+    """Whether the library itself allocated it: our thunk called the allocator."""
+    return any(OURS.match(Path(place.module).name) for place in stack[:3])
