@@ -183,3 +183,20 @@ def test_help_shows_the_options_in_one_group(suite):
     result.stdout.fnmatch_lines(
         ["testing a C library (pytest-clib):", "*--clib=LIB*", "*--clib-held*"]
     )
+
+
+def test_a_file_behind_an_option_with_an_optional_value_is_a_file(suite, build):
+    """In a folder whose conftest.py has to be found, too."""
+    library = build(CLEAN)
+    below = suite.pytester.mkdir("below")
+    (below / "conftest.py").write_text(
+        "def pytest_addoption(parser): parser.addoption('--theirs')\n"
+    )
+    (below / "test_it.py").write_text("def test(): pass\n")
+    suite.pytester.makepyfile("def test_not_this(): assert False")
+
+    result = suite.pytester.runpytest_subprocess(
+        f"--clib={library}", "--clib-torture", "below/test_it.py", "--theirs=1"
+    )
+
+    result.assert_outcomes(passed=1)
