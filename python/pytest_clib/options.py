@@ -232,6 +232,24 @@ class Options:
         return self.valgrind or ("asan" if self.asan else "")
 
 
+def bind_values(args: list[str]) -> bool:
+    """Write ``--clib-torture test.py`` as ``--clib-torture=sites test.py``.
+
+    An option that may have a value would else take the file behind it for one.
+
+    Returns:
+        Whether ``args`` was changed.
+    """
+    optional = {f"--{option.name}": option for option in TABLE if option.const}
+    before = list(args)
+    for index, word in enumerate(before[:-1]):
+        option = optional.get(word)
+        behind = before[index + 1]
+        if option and behind[0:1] != "-" and behind not in option.metavar.split("|"):
+            args[index] = f"{word}={option.const}"
+    return args != before
+
+
 def read(config: pytest.Config) -> Options:
     """The options of ``config``.
 

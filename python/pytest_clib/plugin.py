@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING
 
 import pytest
@@ -25,12 +26,20 @@ from .torture import Torture
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    import pytest
-
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Declare the options."""
     options.add(parser)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(
+    early_config: pytest.Config, parser: pytest.Parser, args: list[str]
+) -> None:
+    """Tell files from values of options, before anything looks at either."""
+    if options.bind_values(args):
+        known = parser.parse_known_args(args, copy.copy(early_config.option))
+        early_config.known_args_namespace.file_or_dir = known.file_or_dir
 
 
 @pytest.hookimpl(tryfirst=True)
