@@ -76,3 +76,8 @@ pub use migration::MigrationState;
 pub use pci::MmapArea;
 pub use region::{IoEventFd, RegionFlags, RegionSetup, SharedFd};
 pub use sys::memory::try_box;
+
+/// The guide's examples are compiled and run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/rust-api.md")]
+struct RustApiGuide;
