@@ -216,7 +216,7 @@ class Asan:
                 "allocator preloaded (LD_PRELOAD)?"
             )
 
-    def start_test(self) -> None:
+    def start_test(self, test: str) -> None:  # noqa: ARG002
         """A test begins."""
         for library in self._run.libraries:
             if library.path not in self._redirected:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from . import coverage
 from . import report as reports
 from . import terminal
 from .findings import Finding, Severity
@@ -17,6 +18,7 @@ from .torture_report import Sweep
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from _pytest.terminal import TerminalReporter
 
@@ -35,6 +37,7 @@ class Display:
         self._began = time.monotonic()
         self._tests: set[str] = set()
         self._results = Tests()
+        self._coverage: dict[str, Any] | None = None
         self._of_tests: list[Finding] = []
         self._of_session: list[Finding] = []
         self._libraries: dict[str, Library] = {}
@@ -113,6 +116,8 @@ class Display:
         self.notes.extend(
             self._sweep.notes(len(self._tests), interrupted=self._interrupted)
         )
+        if self._options.coverage is not None:
+            self._evaluate_coverage(session)
         self._write_reports()
         return result
 
@@ -158,9 +163,35 @@ class Display:
         self._introduced.update(library.path for library in libraries)
         return [library.header() for library in libraries]
 
-    def _write_reports(self) -> None:
-        if not self._options.reports:
+    def _evaluate_coverage(self, session: pytest.Session) -> None:
+        """Read what was counted; too little of it fails the session."""
+        options = self._options
+        folder = options.coverage
+        if folder is None or not self._libraries:
             return
+        try:
+            result = coverage.evaluate(
+                folder, list(self._libraries), options.coverage_sources
+            )
+        except ValueError as error:
+            self.notes.append(f"--clib-coverage: {error}")
+            session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
+            return
+        self._coverage = result.data
+        self.notes.append(result.note)
+        self._write_report(folder / "index.html", page="coverage")
+        if result.percent < options.coverage_fail_under:
+            self.notes.append(
+                f"coverage is below --clib-coverage-fail-under="
+                f"{options.coverage_fail_under:g}"
+            )
+            session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
+
+    def _write_reports(self) -> None:
+        for path in self._options.reports:
+            self._write_report(path)
+
+    def _write_report(self, path: Path, page: str = "") -> None:
         data = reports.data(
             [*self._of_tests, *self._of_session],
             tests=len(self._tests),
@@ -171,10 +202,11 @@ class Display:
             notes=self.notes,
             interrupted=self._interrupted,
             tool=self._options.tool,
+            coverage=self._coverage,
+            page=page,
         )
         try:
-            for path in self._options.reports:
-                reports.write(path, data)
+            reports.write(path, data)
         except OSError as error:
             self.notes.append(f"--clib-report: {error}")
 

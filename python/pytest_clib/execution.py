@@ -77,7 +77,7 @@ class Execution:
         item.stash[STOPPED] = []
         self.run.leaks.start_test(item.nodeid)
         for check in self.run.checks:
-            check.start_test()
+            check.start_test(item.nodeid)
         item.stash[KEPT] = self._stack.enter_context(self.run.callbacks.keeping())
         return (yield)
 

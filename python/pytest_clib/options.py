@@ -121,6 +121,22 @@ TABLE: tuple[Option, ...] = (
         kind="flag",
     ),
     Option(
+        "clib-coverage",
+        "line coverage of the library (built with gcov or LLVM counters), as pages in DIR",
+        metavar="DIR",
+    ),
+    Option(
+        "clib-coverage-fail-under",
+        "fail if less than this much of the lines, in percent, is covered",
+        metavar="PERCENT",
+    ),
+    Option(
+        "clib-coverage-source",
+        "which source files count, as a glob (repeatable; all but installed ones)",
+        kind="list",
+        metavar="GLOB",
+    ),
+    Option(
         "clib-suppressions",
         "a suppression file for valgrind or LSan; none is needed for Python (repeatable)",
         kind="list",
@@ -204,6 +220,9 @@ class Options:
         valgrind: ``memcheck``, ``helgrind``, or ``""``.
         asan: whether the session runs with ASAN's runtime.
         suppressions: files for valgrind or LSan.
+        coverage: directory for the pages of coverage.
+        coverage_fail_under: percent of lines.
+        coverage_sources: globs of source files that count.
     """
 
     libraries: tuple[str, ...] = ()
@@ -220,6 +239,9 @@ class Options:
     valgrind: str = ""
     asan: bool = False
     suppressions: tuple[Path, ...] = ()
+    coverage: Path | None = None
+    coverage_fail_under: float = 0.0
+    coverage_sources: tuple[str, ...] = ()
 
     @property
     def active(self) -> bool:
@@ -275,6 +297,9 @@ def read(config: pytest.Config) -> Options:
             _file(config, "clib-suppressions", name)
             for name in _list(config, "clib_suppressions")
         ),
+        coverage=_folder(config, _text(config, "clib_coverage")),
+        coverage_fail_under=_percent(_text(config, "clib_coverage_fail_under")),
+        coverage_sources=tuple(_list(config, "clib_coverage_source")),
     )
     _check_together(options)
     return options
@@ -288,6 +313,7 @@ def _check_together(options: Options) -> None:
             ("clib-inject", options.inject, "no calls to make fail"),
             ("clib-guard", options.guard, "no memory to guard"),
             ("clib-valgrind", options.valgrind, "no errors to tell apart"),
+            ("clib-coverage", options.coverage, "no lines to count"),
             ("clib-asan", options.asan, "nothing to find the runtime for"),
         ):
             if given:
@@ -299,6 +325,13 @@ def _check_together(options: Options) -> None:
     if options.guard and (options.valgrind or options.asan):
         raise pytest.UsageError(
             "--clib-guard means nothing under valgrind or ASAN, which watch memory themselves"
+        )
+    if options.coverage is None and (
+        options.coverage_fail_under or options.coverage_sources
+    ):
+        raise pytest.UsageError(
+            "--clib-coverage-fail-under and --clib-coverage-source mean nothing without "
+            "--clib-coverage=DIR"
         )
     if options.suppressions and not (options.valgrind or options.asan):
         raise pytest.UsageError(
@@ -312,6 +345,12 @@ def _check_together(options: Options) -> None:
     ):
         if given and not options.torture:
             raise pytest.UsageError(f"--{name} means nothing without --clib-torture")
+
+
+def coverage_folder(config: pytest.Config) -> Path | None:
+    """The directory of ``--clib-coverage``, when the command line is read but in part."""
+    given = getattr(config.known_args_namespace, "clib_coverage", None)
+    return _folder(config, given or str(config.getini("clib_coverage") or ""))
 
 
 def _flag(config: pytest.Config, key: str) -> bool:
@@ -398,6 +437,22 @@ def _report(config: pytest.Config, name: str) -> Path:
             f"--clib-report={name}: there is no directory {path.parent}"
         )
     return path
+
+
+def _folder(config: pytest.Config, name: str) -> Path | None:
+    return config.invocation_params.dir / Path(name).expanduser() if name else None
+
+
+def _percent(text: str) -> float:
+    try:
+        percent = float(text or 0)
+    except ValueError:
+        percent = -1.0
+    if not 0 <= percent <= 100:
+        raise pytest.UsageError(
+            f"--clib-coverage-fail-under={text}: expected a number from 0 to 100"
+        )
+    return percent
 
 
 def _file(config: pytest.Config, option: str, name: str) -> Path:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from . import marks, native, options, scripts, supervisor, tools
+from . import coverage, marks, native, options, scripts, supervisor, tools
 from .display import Display
 from .execution import CallbackPhases, Execution
 from .fixture import clib as clib  # noqa: PLC0414 (a fixture of the plugin)
@@ -40,6 +40,14 @@ def pytest_load_initial_conftests(
     if options.bind_values(args):
         known = parser.parse_known_args(args, copy.copy(early_config.option))
         early_config.known_args_namespace.file_or_dir = known.file_or_dir
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+    """Say where counters go, before a conftest loads the library."""
+    folder = options.coverage_folder(early_config)
+    if folder is not None:
+        coverage.prepare(folder)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -40,6 +40,7 @@ def data(
     coverage: dict[str, Any] | None = None,
     tool: str = "",
     interrupted: bool = False,
+    page: str = "",
 ) -> dict[str, Any]:
     """The report as JSON data.
 
@@ -54,13 +55,14 @@ def data(
         coverage: lines of the libraries that were reached.
         tool: what the session ran under: ``memcheck``, ``helgrind``, ``asan``, or ``""``.
         interrupted: the session was stopped before its end.
+        page: ``coverage`` for a page in which that comes first.
     """
     found = list(findings)
     entries = results.entries() if results else []
     cells = results.cells() if results else []
     return {
         "schema": SCHEMA,
-        "run": _run(tool),
+        "run": _run(tool, page),
         "summary": {
             "tests": tests,
             "injections": injections,
@@ -80,7 +82,7 @@ def data(
     }
 
 
-def _run(tool: str) -> dict[str, str]:
+def _run(tool: str, page: str) -> dict[str, str]:
     try:
         version = importlib.metadata.version("pytest-clib")
     except importlib.metadata.PackageNotFoundError:
@@ -92,6 +94,7 @@ def _run(tool: str) -> dict[str, str]:
         "started": dt.datetime.now().astimezone().isoformat(" ", "seconds"),
         "command": shlex.join(["pytest", *sys.argv[1:]]),
         "tool": tool,
+        "page": page,
     }
 
 

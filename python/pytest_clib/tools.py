@@ -1,13 +1,13 @@
 """The debugging tools that a session runs under, as checks of a ``Run``.
 
-A check has ``start_test()``, ``end_test(test)`` and ``finish()``; the last two tell findings.
+A check has ``start_test(test)``, ``end_test(test)`` and ``finish()``; the last two tell findings.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import asan, resume, supervisor, valgrind
+from . import asan, coverage, resume, supervisor, valgrind
 
 if TYPE_CHECKING:
     import pytest
@@ -19,6 +19,8 @@ def attach(run: Run, config: pytest.Config) -> None:
     """Add the checks that the options ask for, where tests are executed."""
     folder = supervisor.folder()
     options = run.options
+    if options.coverage is not None:
+        run.checks.append(coverage.Coverage(run, options.coverage))
     if folder is None or not (options.valgrind or options.asan):
         return
     check: valgrind.Valgrind | asan.Asan

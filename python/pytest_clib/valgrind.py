@@ -85,7 +85,7 @@ class Valgrind:
         self._readers: dict[Path, Reader] = {}
         self._before = 0
 
-    def start_test(self) -> None:
+    def start_test(self, test: str) -> None:  # noqa: ARG002
         """A test begins."""
         self._before = self._run.native_session.mark()
 

@@ -1,0 +1,149 @@
+"""gcov's coverage, as gcc and clang write it with ``--coverage``.
+
+gcc keeps only what writes the counters at the end of the process, and that works once. So after
+each test a forked child writes them, to a directory of its own, and a test's share is what has
+grown since the files before. Where the library has the functions to write and reset at any time
+(clang; gcc if the library uses them), the same way is taken: it is cheap, and one way is enough.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from . import elf_symbols
+
+_WRITERS = ("__gcov_dump", "__gcov_exit", "llvm_writeout_files")
+_ROW = re.compile(r"\s*(?P<count>[-#=\d]+\*?):\s*(?P<line>\d+):(?P<text>.*)")
+Lines = dict[str, dict[int, int]]
+
+
+class Counters:
+    """The counters of one loaded library."""
+
+    def __init__(self, address: int, raw: Path) -> None:
+        self._write = ctypes.CFUNCTYPE(None)(address)
+        self._raw = raw
+
+    def write(self, name: str, *, add: bool = False) -> None:  # noqa: ARG002 (gcov adds)
+        """Write what has been counted since the process began."""
+        child = os.fork()
+        if child:
+            os.waitpid(child, 0)
+            return
+        try:
+            os.environ["GCOV_PREFIX"] = str(self._raw / name)
+            self._write()
+        finally:
+            os.kill(os.getpid(), 9)  # nothing else of the process may run again
+
+
+def open_counters(
+    path: str, bias: int, names: elf_symbols.Names, raw: Path
+) -> Counters | None:
+    """The counters of the library at ``path``; ``None`` if its symbols are stripped."""
+    del path
+    for name in _WRITERS:
+        if name in names.defined:
+            return Counters(bias + names.defined[name], raw)
+    return None
+
+
+def collect(path: str, raw: Path) -> tuple[Lines, dict[str, Lines]]:
+    """Lines of all, and of each test.
+
+    Raises:
+        ValueError: the tool is missing, or the files of the build are.
+    """
+    from .coverage import tests_of  # noqa: PLC0415 (the other way round, too)
+
+    whole: Lines = {}
+    tests: dict[str, Lines] = {}
+    before: dict[str, Lines] = {}  # by process
+    marks = sorted(
+        tests_of(raw), key=lambda mark: [int(n) for n in re.findall(r"\d+", mark[0])]
+    )
+    for stem, test in marks:
+        process = stem.partition("-")[0]
+        for folder in sorted(raw.glob(f"{stem}-*")):
+            if not folder.is_dir():
+                continue
+            now = _read(folder, path)
+            last = before.get(process, {})
+            into = tests.setdefault(test, {})
+            for file, hits in now.items():
+                known = last.get(file, {})
+                for line, count in hits.items():
+                    more = max(count - known.get(line, 0), 0)
+                    for lines in (into, whole):
+                        have = lines.setdefault(file, {})
+                        have[line] = have.get(line, 0) + more
+            before[process] = now
+    if not whole:
+        raise ValueError(f"{path} wrote no counters")
+    return whole, tests
+
+
+def _read(folder: Path, path: str) -> Lines:
+    """What gcov says of the counters below a directory."""
+    data = sorted(folder.rglob("*.gcda"))
+    for file in data:
+        notes = Path("/", file.relative_to(folder)).with_suffix(".gcno")
+        if not notes.exists():
+            raise ValueError(
+                f"{path}: {notes} is missing; keep what the compiler wrote beside the objects"
+            )
+        link = file.with_suffix(".gcno")
+        if not link.exists():
+            link.symlink_to(notes)
+    lines: Lines = {}
+    for file in data:
+        command = _tool(file)
+        done = subprocess.run(
+            [*command, "-t", str(file)],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode or "Source:" not in done.stdout:
+            said = (done.stderr.strip().splitlines() or ["no reason given"])[0]
+            raise ValueError(f"{path}: {command[0]}: {said}")
+        _parse(done.stdout, lines)
+    return lines
+
+
+def _tool(file: Path) -> list[str]:
+    """Gcov for files of gcc, ``llvm-cov gcov`` for those of clang."""
+    with file.open("rb") as opened:
+        version = opened.read(8)[4:][::-1]
+    name = "llvm-cov" if version.startswith(b"40") else "gcov"
+    program = shutil.which(name)
+    if program is None:
+        package = "llvm" if name == "llvm-cov" else "gcc"
+        raise ValueError(
+            f"{name} is not installed; on Debian: apt-get install {package}"
+        )
+    return [program, "gcov"] if name == "llvm-cov" else [program]
+
+
+def _parse(text: str, lines: Lines) -> None:
+    current: dict[int, int] = {}
+    for row in text.splitlines():
+        match = _ROW.match(row)
+        if match is None:
+            continue
+        number = int(match["line"])
+        if number == 0:
+            if match["text"].startswith("Source:"):
+                current = lines.setdefault(match["text"][len("Source:") :], {})
+        elif match["count"] != "-":
+            count = match["count"].rstrip("*")
+            hits = int(count) if count.isdigit() else 0
+            current[number] = current.get(number, 0) + hits

@@ -1,0 +1,158 @@
+"""LLVM's source-based coverage: counters of the runtime in the library, files of its tools.
+
+The runtime's only function that every library has is the one that writes; it is hidden, and is called
+by its address from the symbol table. The name of the file was chosen when the library was loaded, so
+each file is renamed at once; the counters are set to zero where they lie. The tools must not be older than the compiler, so the newest is taken.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import ctypes
+import fcntl
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from . import elf_symbols
+
+_WRITE = "__llvm_profile_write_file"
+_COUNTERS = "__llvm_prf_cnts"
+PATTERN = "now-%p-%m.profraw"  # %m: one for each library, and what is there is added to
+Lines = dict[str, dict[int, int]]
+
+
+class Counters:
+    """The counters of one loaded library."""
+
+    def __init__(self, bias: int, names: elf_symbols.Names, raw: Path) -> None:
+        self._raw = raw
+        self._write = ctypes.CFUNCTYPE(ctypes.c_int)(bias + names.defined[_WRITE])
+        address, self._size = names.sections[_COUNTERS]
+        self._address = bias + address
+        self._loaded_in = os.getpid()  # the runtime puts it into the name once
+
+    def write(self, name: str, *, add: bool = False) -> None:
+        """Write to a file, or add to it, and begin again at zero."""
+        # A forked child writes to the same name, which may be renamed under its hands.
+        with (self._raw / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            file = self._raw / f"{name}.profraw"
+            before = set(self._raw.glob(f"now-{self._loaded_in}-*.profraw"))
+            if add and file.exists() and self._name is not None:
+                file.rename(self._name)
+            self._write()
+            after = set(self._raw.glob(f"now-{self._loaded_in}-*.profraw"))
+            for written in after - before:
+                self._name = written
+                written.rename(file)
+        self.reset()
+
+    _name: Path | None = None
+
+    def reset(self) -> None:
+        """Begin again at zero."""
+        ctypes.memset(self._address, 0, self._size)
+
+
+def open_counters(
+    path: str, bias: int, names: elf_symbols.Names, raw: Path
+) -> Counters | None:
+    """The counters of the library at ``path``; ``None`` if its symbols are stripped."""
+    del path
+    if _WRITE not in names.defined or _COUNTERS not in names.sections:
+        return None
+    return Counters(bias, names, raw)
+
+
+def collect(path: str, raw: Path) -> tuple[Lines, dict[str, Lines]]:
+    """Lines of all, and of each test.
+
+    Raises:
+        ValueError: the tools are missing, or do not understand the files.
+    """
+    profdata, cov = _tools()
+    everything = sorted(map(str, raw.glob("*.profraw")))
+    if not everything:
+        raise ValueError(f"{path} wrote no counters")
+    groups: dict[str, list[str]] = {}
+    for mark in raw.glob("*.test"):
+        test = mark.read_text(encoding="utf-8")
+        files = map(str, raw.glob(f"{mark.stem}-*.profraw"))
+        groups.setdefault(test, []).extend(files)
+    whole = _lines(profdata, cov, path, everything, raw / "all.profdata")
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        done = {
+            test: pool.submit(
+                _lines, profdata, cov, path, files, raw / f"test-{number}.profdata"
+            )
+            for number, (test, files) in enumerate(groups.items())
+            if test and files
+        }
+        tests = {test: future.result() for test, future in done.items()}
+    return whole, tests
+
+
+def _lines(profdata: str, cov: str, path: str, files: list[str], out: Path) -> Lines:
+    from .coverage import read_lcov  # noqa: PLC0415 (the other way round, too)
+
+    listed = out.with_suffix(".files")
+    listed.write_text("\n".join(files), encoding="utf-8")
+    merge = [profdata, "merge", "-sparse", "--failure-mode=all", "-f", str(listed)]
+    _run([*merge, "-o", str(out)], path)
+    export = [cov, "export", "-format=lcov", "-skip-branches", "-skip-functions"]
+    return read_lcov(_run([*export, f"-instr-profile={out}", path], path))
+
+
+def _run(command: list[str], path: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = (done.stderr.strip().splitlines() or ["no reason given"])[0]
+        hint = (
+            "; the tools are older than the compiler: install those of its LLVM version "
+            "(rustc -vV, clang --version)"
+            if "version" in said
+            else ""
+        )
+        raise ValueError(f"{path}: {Path(command[0]).name}: {said}{hint}")
+    return done.stdout
+
+
+def _tools() -> tuple[str, str]:
+    """llvm-profdata and llvm-cov, of one version, the newest."""
+    folders = [
+        *Path("/usr/lib").glob("llvm-*/bin"),
+        *Path("/usr/local").glob("llvm*/bin"),
+        *Path.home().glob(".rustup/toolchains/*/lib/rustlib/*/bin"),
+    ]
+    plain = shutil.which("llvm-cov")
+    if plain:
+        folders.append(Path(plain).parent)
+    found = [
+        (
+            _version(folder / "llvm-cov"),
+            str(folder / "llvm-profdata"),
+            str(folder / "llvm-cov"),
+        )
+        for folder in folders
+        if (folder / "llvm-cov").exists() and (folder / "llvm-profdata").exists()
+    ]
+    if not found:
+        raise ValueError(
+            "llvm-profdata and llvm-cov are not installed; on Debian: apt-get install llvm "
+            "(llvm-22 for Rust), or: rustup component add llvm-tools"
+        )
+    _, profdata, cov = max(found)
+    return profdata, cov
+
+
+def _version(program: Path) -> tuple[int, ...]:
+    done = subprocess.run(
+        [str(program), "--version"], capture_output=True, text=True, check=False
+    )
+    match = re.search(r"version (\d+)\.(\d+)\.(\d+)", done.stdout)
+    return tuple(map(int, match.groups())) if match else (0,)

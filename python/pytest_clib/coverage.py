@@ -1,0 +1,289 @@
+"""``--clib-coverage=DIR``: which lines of the library the tests reach.
+
+Two kinds of builds, told apart by their symbols: gcov's (``--coverage`` of gcc and clang) and
+LLVM's (``-fprofile-instr-generate -fcoverage-mapping`` of clang, ``-C instrument-coverage`` of
+rustc). After each test the counters are written to a file of their own and set to zero, so that
+a crash loses the counts of one test at most, and it is known which tests reach a line. Forked
+children (torture, the tests' own) write theirs when they end. At the end the tools of the
+compiler read the files; what they say becomes ``DIR/index.html``, ``DIR/coverage.lcov`` and
+one number.
+
+Collection is where tests are executed, evaluation where the terminal is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pytest
+
+from . import _coverage_gcov, _coverage_llvm, elf_symbols
+from .report import read_lines
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from .findings import Finding
+    from .run import Run
+
+HOW = (
+    "build it with --coverage (gcc, clang), with -fprofile-instr-generate -fcoverage-mapping "
+    "(clang), or with RUSTFLAGS='-C instrument-coverage' (rustc)"
+)
+Lines = dict[str, dict[int, int]]  # file, line, how often it ran
+
+
+class Counters(Protocol):
+    """The counters of one loaded library."""
+
+    def write(self, name: str, *, add: bool = False) -> None:
+        """Write them to a file that ``name`` marks, and begin again at zero.
+
+        Args:
+            name: the stem of the file.
+            add: add to what other processes have written there.
+        """
+
+
+class Coverage:
+    """Collects; a check of ``Run``."""
+
+    def __init__(self, run: Run, folder: Path) -> None:
+        self._run = run
+        self._raw = folder / "raw"
+        self._counters: dict[str, Counters] = {}
+        self._number = 0
+        self._test = ""
+        self._pid = os.getpid()
+        self._leave = os._exit
+        os.register_at_fork(after_in_child=self._forked)
+        os._exit = self._exit  # type: ignore[assignment]
+
+    def start_test(self, test: str) -> None:
+        """A test begins: what ran since the last was import or fixtures of wider scope."""
+        self._find()
+        self._write("")
+        self._test = test
+
+    def end_test(self, test: str) -> list[Finding]:
+        """A test has ended."""
+        self._find()
+        self._write(test)
+        self._test = ""
+        return []
+
+    def finish(self) -> list[Finding]:
+        """The session has ended."""
+        self._find()
+        self._write("")
+        os._exit = self._leave
+        return []
+
+    def _exit(self, status: int) -> None:
+        """A forked child ends without exit handlers: write what it counted."""
+        if os.getpid() != self._pid:
+            # All children of a test add to one file: torture has thousands.
+            stem = f"{self._pid}-{self._number}-fork"
+            for index, counters in enumerate(self._counters.values()):
+                counters.write(f"{stem}-{index}", add=True)
+            (self._raw / f"{stem}.test").write_text(self._test, encoding="utf-8")
+        self._leave(status)
+
+    def _find(self) -> None:
+        for library in self._run.libraries:
+            if library.path not in self._counters:
+                names = elf_symbols.read(library.path)
+                counters = _open(
+                    kind_of(names), library.path, library.bias, names, self._raw
+                )
+                if counters is not None:
+                    self._counters[library.path] = counters
+
+    def _write(self, test: str) -> None:
+        self._number += 1
+        stem = f"{os.getpid()}-{self._number}"
+        for index, counters in enumerate(self._counters.values()):
+            counters.write(f"{stem}-{index}")
+        (self._raw / f"{stem}.test").write_text(test, encoding="utf-8")
+
+    def _forked(self) -> None:
+        """A child's counters are its own from here on: the parent writes what was before."""
+        for counters in self._counters.values():
+            reset = getattr(counters, "reset", None)
+            if reset is not None:
+                reset()
+
+
+def kind_of(names: elf_symbols.Names) -> str:
+    """``llvm``, ``gcov``, or ``""``."""
+    if names.has("__llvm_profile_") or "__llvm_prf_cnts" in names.sections:
+        return "llvm"
+    if names.has("__gcov_|llvm_gcov_"):
+        return "gcov"
+    return ""
+
+
+def _open(
+    kind: str, path: str, bias: int, names: elf_symbols.Names, raw: Path
+) -> Counters | None:
+    if kind == "llvm":
+        return _coverage_llvm.open_counters(path, bias, names, raw)
+    if kind == "gcov":
+        return _coverage_gcov.open_counters(path, bias, names, raw)
+    return None
+
+
+def prepare(folder: Path) -> None:
+    """Make the directory ready, before a library is loaded.
+
+    Raises:
+        pytest.UsageError: it cannot be written.
+    """
+    raw = folder / "raw"
+    try:
+        raw.mkdir(parents=True, exist_ok=True)
+        if "PYTEST_XDIST_WORKER" not in os.environ:  # the controller has done so
+            for old in raw.rglob("*"):
+                if old.is_file() or old.is_symlink():
+                    old.unlink()
+    except OSError as error:
+        raise pytest.UsageError(f"--clib-coverage={folder}: {error.strerror}") from None
+    # Where counters go that are written by exit handlers.
+    os.environ["LLVM_PROFILE_FILE"] = str(raw / _coverage_llvm.PATTERN)
+    os.environ["GCOV_PREFIX"] = str(raw / "exit")
+
+
+@dataclasses.dataclass
+class Result:
+    """What was reached.
+
+    Attributes:
+        data: as in the report.
+        note: the line for the terminal.
+        percent: of lines.
+    """
+
+    data: dict[str, Any]
+    note: str
+    percent: float
+
+
+def evaluate(folder: Path, libraries: Sequence[str], patterns: Sequence[str]) -> Result:
+    """Read what was collected, and write page and lcov file.
+
+    Args:
+        folder: the directory of ``--clib-coverage``.
+        libraries: paths of the libraries under test.
+        patterns: source files that count, as globs; without any, all that are below a
+            directory that someone may edit.
+
+    Raises:
+        ValueError: it cannot be read; the message says what to do.
+    """
+    raw = folder / "raw"
+    tests: dict[str, Lines] = {}
+    whole: Lines = {}
+    kinds = {path: kind_of(elf_symbols.read(path)) for path in libraries}
+    for path, kind in kinds.items():
+        module = {"llvm": _coverage_llvm, "gcov": _coverage_gcov}.get(kind)
+        if module is None:
+            raise ValueError(f"{path} was not built for coverage; {HOW}")
+        of_all, of_tests = module.collect(path, raw)
+        _add(whole, of_all)
+        for test, lines in of_tests.items():
+            _add(tests.setdefault(test, {}), lines)
+    chosen = {file: lines for file, lines in whole.items() if _counts(file, patterns)}
+    if not chosen:
+        raise ValueError("nothing was reached; was the library loaded in a test?")
+    data = _data(chosen, tests)
+    _write_lcov(folder / "coverage.lcov", chosen)
+    percent = 100 * data["covered"] / max(data["lines"], 1)
+    # Rounded down: 100 % means every line.
+    shown = int(percent * 100) / 100
+    note = (
+        f"coverage: {shown:.2f} % of lines ({data['covered']} of {data['lines']}), "
+        f"see {folder / 'index.html'}"
+    )
+    return Result(data, note, percent)
+
+
+def _counts(file: str, patterns: Sequence[str]) -> bool:
+    if patterns:
+        return any(fnmatch.fnmatch(file, pattern) for pattern in patterns)
+    foreign = ("/rustc/", "/.cargo/", "/usr/include/", "/.rustup/", "/usr/lib/")
+    return not any(part in file for part in foreign) and Path(file).exists()
+
+
+def _add(into: Lines, lines: Mapping[str, Mapping[int, int]]) -> None:
+    for file, hits in lines.items():
+        known = into.setdefault(file, {})
+        for line, count in hits.items():
+            known[line] = known.get(line, 0) + count
+
+
+def _data(whole: Lines, tests: dict[str, Lines]) -> dict[str, Any]:
+    names = sorted(test for test in tests if test)
+    sets: dict[tuple[int, ...], int] = {}
+    reached: dict[str, dict[int, list[int]]] = {}
+    for number, test in enumerate(names):
+        for file, hits in tests[test].items():
+            lines = reached.setdefault(file, {})
+            for line, count in hits.items():
+                if count:
+                    lines.setdefault(line, []).append(number)
+    files = []
+    for file, hits in sorted(whole.items()):
+        by_line = {
+            str(line): sets.setdefault(tuple(who), len(sets))
+            for line, who in sorted(reached.get(file, {}).items())
+        }
+        files.append(
+            {
+                "file": file,
+                "lines": len(hits),
+                "covered": sum(1 for count in hits.values() if count),
+                "hits": {str(line): count for line, count in sorted(hits.items())},
+                "reached": by_line or None,
+                "source": read_lines(file) or None,
+            }
+        )
+    return {
+        "lines": sum(entry["lines"] for entry in files),
+        "covered": sum(entry["covered"] for entry in files),
+        "tests": names,
+        "sets": [list(who) for who in sets],
+        "files": files,
+    }
+
+
+def _write_lcov(path: Path, whole: Lines) -> None:
+    out: list[str] = []
+    for file, hits in sorted(whole.items()):
+        out += ["TN:", f"SF:{file}"]
+        out += [f"DA:{line},{count}" for line, count in sorted(hits.items())]
+        out += [f"LF:{len(hits)}", f"LH:{sum(1 for c in hits.values() if c)}"]
+        out.append("end_of_record")
+    path.write_text("\n".join(out) + "\n", encoding="utf-8")
+
+
+def read_lcov(text: str) -> Lines:
+    """The lines of an lcov file."""
+    lines: Lines = {}
+    current: dict[int, int] = {}
+    for row in text.splitlines():
+        if row.startswith("SF:"):
+            current = lines.setdefault(row[3:], {})
+        elif row.startswith("DA:"):
+            number, count, *_ = row[3:].split(",")
+            current[int(number)] = current.get(int(number), 0) + int(count)
+    return lines
+
+
+def tests_of(raw: Path) -> Iterable[tuple[str, str]]:
+    """(stem of the raw files, test) of every time that counters were written."""
+    for path in sorted(raw.glob("*.test")):
+        yield path.stem, path.read_text(encoding="utf-8")
