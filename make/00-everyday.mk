@@ -14,7 +14,7 @@ pytest: $(if $(LIB),,build) $(VENV)/.plugin ## the Python suite of libvfio-user,
 	  $(PY) -m pytest tests/vfio_user --clib=$(SUITE_LIB) $(ARGS)
 
 .PHONY: test
-test: test-rust pytest test-plugin test-examples lint ## everything: Rust, C headers, Python suites, lints
+test: test-rust pytest test-plugin test-examples torture-sample lint ## everything: Rust, C headers, Python suites, lints
 
 .PHONY: test-rust
 test-rust: ## Rust tests of all crates, the C header and symbol checks

@@ -228,7 +228,9 @@ class Child:
             self._phases.append((call.when, "", ""))
             return
         self._raised.append(error)
-        name = "skip" if isinstance(error, pytest.skip.Exception) else type(error).__name__
+        name = (
+            "skip" if isinstance(error, pytest.skip.Exception) else type(error).__name__
+        )
         with contextlib.suppress(Exception):
             self._phases.append((call.when, name, str(error)[:200]))
             return
@@ -368,7 +370,12 @@ class Ledger:
         everything: list[Any],
         variables: Callable[[], Iterator[dict[str, Any]]],
     ) -> bool:
-        led = reach.leads_to(native, everything, variables())
+        led = reach.leads_to(
+            native,
+            everything,
+            variables(),
+            [pair for library in self._run.libraries for pair in library.variables],
+        )
         mine = [
             (held, yes)
             for held, yes in zip(everything, led, strict=True)
@@ -425,9 +432,7 @@ class Ledger:
 def _digest(held: list[Any]) -> int:
     """What was left behind, whoever asks and wherever it lies."""
     return hash(
-        tuple(
-            sorted((h.kind, h.function, h.site, tuple(h.backtrace)) for h in held)
-        )
+        tuple(sorted((h.kind, h.function, h.site, tuple(h.backtrace)) for h in held))
     )
 
 

@@ -139,7 +139,9 @@ class Descriptors:
             self._files.append(fd)
 
     def _counter(self, fd: int) -> None:
-        info = Path(f"/proc/self/fdinfo/{fd}").read_text(encoding="ascii", errors="replace")
+        info = Path(f"/proc/self/fdinfo/{fd}").read_text(
+            encoding="ascii", errors="replace"
+        )
         fields = dict(line.partition(":")[::2] for line in info.splitlines())
         if "eventfd-count" not in fields:
             return

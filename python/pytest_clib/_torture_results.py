@@ -158,7 +158,17 @@ class Judge:
 
     def library_at(self, address: int) -> tuple[str, int]:
         """Path of the library under test at an address, and its load bias."""
-        for _, path, _, _, bias, start, end, _, _ in self._run.native_session.libraries():
+        for (
+            _,
+            path,
+            _,
+            _,
+            bias,
+            start,
+            end,
+            _,
+            _,
+        ) in self._run.native_session.libraries():
             if start <= address < end:
                 return path, bias
         return "", 0
@@ -276,7 +286,9 @@ class _Case:
             name, details = self._guard(fault, 0)
             if noticed:
                 details.append("noticed when it was freed")
-                details.extend(f"  {p}" for p in self._judge.trail(noticed, first_exact=False))
+                details.extend(
+                    f"  {p}" for p in self._judge.trail(noticed, first_exact=False)
+                )
             trail = self._judge.trail(allocated, first_exact=False)
             where = self._judge.stable(allocated[0]) if allocated else ("", 0)
             yield self._make(what, name, trail, where, details)
@@ -293,7 +305,11 @@ class _Case:
 
     def _guard(self, fault: tuple[Any, ...], address: int) -> tuple[str, list[str]]:
         kind, size, offset, allocated, freed = fault
-        where = f"{offset} bytes after the start" if offset >= 0 else f"{-offset} bytes before"
+        where = (
+            f"{offset} bytes after the start"
+            if offset >= 0
+            else f"{-offset} bytes before"
+        )
         name = f"{kind} of a block of {size} bytes, {where}"
         if address and kind in {"double-free", "invalid-free"}:
             name = f"{kind} of a block of {size} bytes"
@@ -326,7 +342,12 @@ class _Case:
         function, errno, site, callers, cause = self._cause()
         library = where[0] or self._library()
         shown = (place.file, place.line, place.function) if place else where
-        key = (str(kind), function, self._site(), shown if place and place.file else where)
+        key = (
+            str(kind),
+            function,
+            self._site(),
+            shown if place and place.file else where,
+        )
         finding = Finding(
             kind=kind,
             message=f"{name}{at}{cause}",
@@ -394,7 +415,12 @@ def merged(groups: dict[tuple[Any, ...], tuple[Finding, set[str]]]) -> list[Find
     ]
     return sorted(
         found,
-        key=lambda f: (-severe[str(f.kind)], order.index(str(f.kind)), -f.count, f.message),
+        key=lambda f: (
+            -severe[str(f.kind)],
+            order.index(str(f.kind)),
+            -f.count,
+            f.message,
+        ),
     )
 
 

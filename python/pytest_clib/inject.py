@@ -112,12 +112,17 @@ def errno_number(native: ModuleType | Any, text: str) -> int:
     """
     if text.isdecimal() and int(text) in errnos.errorcode:
         return int(text)
-    number = getattr(errnos, text.upper(), None) if text.upper().startswith("E") else None
+    number = (
+        getattr(errnos, text.upper(), None) if text.upper().startswith("E") else None
+    )
     if isinstance(number, int):
         return number
-    near = native.near(text.upper(), sorted(errnos.errorcode.values())) if native else []
+    near = (
+        native.near(text.upper(), sorted(errnos.errorcode.values())) if native else []
+    )
     raise ValueError(
-        f"there is no errno {text!r}" + (f"; near it: {', '.join(near)}" if near else "")
+        f"there is no errno {text!r}"
+        + (f"; near it: {', '.join(near)}" if near else "")
     )
 
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .run import Run
 
 MOST_CALLS = 1 << 20
+FIRST_LIMIT = 60.0  # of the copy that tells how long the test takes
 SHORTEST_LIMIT = 5.0
 LIMIT_FACTOR = 10
 MOST_WAITS = 2  # of one site and failure; each costs a whole time limit
@@ -276,7 +277,9 @@ class Torture:
         if ended.told is not None and ended.told["held"] and not ended.told["lost"]:
             accepted.add(ended.told["held"])
         if ended.told is not None and ended.told["error"]:
-            harvest.notes.append(f"what was lost could not be told: {ended.told['error']}")
+            harvest.notes.append(
+                f"what was lost could not be told: {ended.told['error']}"
+            )
         if verdict.category in {"hang", "waited"}:
             self._waits[what] += 1
         self._progress(harvest.counts)
@@ -349,10 +352,10 @@ class Torture:
         return self._numbers.get(key, injection.nth)
 
     def _limit(self, seconds: float | None) -> float:
+        if seconds is None:
+            return max(FIRST_LIMIT, self._options.timeout)
         if self._options.timeout:
             return self._options.timeout
-        if seconds is None:
-            return 12 * SHORTEST_LIMIT
         return max(SHORTEST_LIMIT, LIMIT_FACTOR * seconds)
 
     def _command(

@@ -152,8 +152,7 @@ def test_bug_is_found(pair, sessions):
     found = session.findings[pair.file]
     assert {f["kind"] for f in found} == {kind}, session.output
     assert any(
-        all(part in f["message"] for part in message.split(" lost in "))
-        for f in found
+        all(part in f["message"] for part in message.split(" lost in ")) for f in found
     ), [f["message"] for f in found]
 
 

@@ -1,0 +1,19 @@
+##@ Torture
+
+# Two tests of a module may need each other, so that modules are not split among workers.
+TORTURE = LIBVFIO_USER_SO=$(SUITE_LIB) $(PY) -m pytest tests/vfio_user --clib=$(SUITE_LIB) -n auto --dist loadfile
+
+.PHONY: torture
+torture: $(if $(LIB),,build) $(VENV)/.plugin ## every system call and allocation of the library fails once per call site (LIB=... ARGS=...)
+	$(TORTURE) --clib-torture $(ARGS)
+
+.PHONY: torture-each
+torture-each: $(if $(LIB),,build) $(VENV)/.plugin ## the same for every single call, and for lasting failures; takes long
+	$(TORTURE) --clib-torture=each --clib-torture-later $(ARGS)
+
+# The tests that reach most of the library: life of a context, negotiation, DMA, interrupts.
+.PHONY: torture-sample
+torture-sample: $(if $(LIB),,build) $(VENV)/.plugin ## a sample of it in under two minutes; part of `make test`
+	$(TORTURE) --clib-torture -k '$(TORTURE_SAMPLE)' $(ARGS)
+
+TORTURE_SAMPLE := context or version or dma_map or interrupts

@@ -1,0 +1,307 @@
+"""Torture and single injections, as users run them."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+SOURCE = r"""
+#include <stdlib.h>
+#include <string.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+static char *state;
+
+int set(const char *text)
+{
+    char *copy = strdup(text);
+    if (copy == NULL)
+        return -1;
+    free(state);
+    state = copy;
+    return 0;
+}
+
+int length(void) { return (int)strlen(state); }
+
+char *twice(const char *text)
+{
+    char *room = malloc(2 * strlen(text) + 1);
+    strcpy(room, text);
+    return strcat(room, text);
+}
+
+void drop(char *text) { free(text); }
+
+int reading(int fd, char *byte) { return (int)read(fd, byte, 1); }
+
+int mapped(void)
+{
+    void *memory = mmap(NULL, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED)
+        return -1;
+    return munmap(memory, 4096);
+}
+"""
+SUITE = """
+lib.twice.restype = c.c_void_p
+lib.drop.argtypes = [c.c_void_p]
+lib.drop.restype = None
+
+def test_twice():
+    lib.drop(lib.twice(b"ab"))
+"""
+ORDERED = """
+def test_first():
+    assert lib.set(b"one") == 0
+
+def test_second():
+    assert lib.length() == 3
+    assert lib.set(b"three") == 0
+
+def test_third():
+    assert lib.length() == 5
+"""
+
+
+@pytest.fixture
+def library(build):
+    return build(SOURCE, name="tortured")
+
+
+def again(finding: dict) -> list[str]:
+    """The arguments of a finding's command, after ``python -m pytest``."""
+    return shlex.split(finding["command"])[3:]
+
+
+def test_a_crash_has_its_site_its_place_and_its_command(suite, library):
+    outcome = suite.run(SUITE, library, "--clib-torture")
+
+    (finding,) = outcome.findings
+    assert finding["kind"] == "crash"
+    assert (finding["function"], finding["errno"]) == ("malloc", "ENOMEM")
+    assert finding["site"]["function"] == "twice"
+    assert finding["place"]["function"] == "twice"
+    assert finding["place"]["line"] == finding["site"]["line"] + 1
+    assert outcome.result.ret == pytest.ExitCode.TESTS_FAILED
+    assert outcome.report["summary"]["injections"] == 1
+    repeated = suite.again(*again(finding))
+    assert repeated.kinds == ["crash"]
+    assert repeated.findings[0]["message"] == finding["message"]
+    repeated.result.assert_outcomes(errors=0, failed=1)
+
+
+def test_tests_that_need_those_before_them_are_tortured_where_they_stand(
+    suite, library
+):
+    outcome = suite.run(ORDERED, library, "--clib-torture")
+
+    outcome.result.assert_outcomes(passed=3)
+    assert outcome.findings == []
+    assert outcome.report["summary"]["injections"] == 2
+
+
+def test_a_finding_of_a_later_test_runs_those_before_it_again(suite, library):
+    source = ORDERED + SUITE.replace("def test_twice", "def test_twice_at_last")
+    outcome = suite.run(source, library, "--clib-torture")
+
+    (finding,) = outcome.findings
+    assert finding["command"].endswith("@test_twice_at_last test_it.py")
+    repeated = suite.again(*again(finding))
+    assert repeated.kinds == ["crash"]
+    repeated.result.assert_outcomes(passed=3, failed=1)
+
+
+def test_sockets_of_earlier_tests_are_not_disturbed(suite, library):
+    source = """
+ours, theirs = socket.socketpair()
+
+def test_send():
+    ours.send(b"ab")
+
+def test_receive():
+    byte = c.create_string_buffer(1)
+    assert lib.reading(theirs.fileno(), byte) == 1
+    assert byte.raw == b"a"
+
+def test_receive_more():
+    assert theirs.recv(10) == b"b"
+"""
+    outcome = suite.run(source, library, "--clib-torture")
+
+    outcome.result.assert_outcomes(passed=3)
+    assert outcome.findings == []
+
+
+def test_fixtures_of_wider_scope_are_set_up_and_torn_down_once(suite, library):
+    source = """
+@pytest.fixture(scope="module")
+def once(request):
+    with open("log", "a") as log:
+        log.write("up\\n")
+    yield
+    with open("log", "a") as log:
+        log.write("down\\n")
+
+@pytest.fixture
+def own():
+    lib.set(b"own")
+    yield
+
+def test_one(once, own):
+    lib.set(b"x")
+
+def test_two(once, own):
+    lib.set(b"y")
+"""
+    outcome = suite.run(source, library, "--clib-torture")
+
+    outcome.result.assert_outcomes(passed=2)
+    assert (suite.pytester.path / "log").read_text() == "up\ndown\n"
+    assert outcome.report["summary"]["injections"] == 2
+
+
+def test_a_failed_unmapping_is_no_leak(suite, library):
+    outcome = suite.run("def test():\n    lib.mapped()\n", library, "--clib-torture")
+
+    assert outcome.findings == []
+    assert outcome.report["summary"]["injections"] >= 2
+
+
+def test_output_of_copies_is_not_shown(suite, library):
+    source = "def test():\n    print('printed')\n    assert lib.set(b'x') == 0\n"
+    outcome = suite.run(source, library, "--clib-torture", "-rP")
+
+    assert outcome.text.count("printed") == 1
+    assert outcome.report["summary"]["injections"] == 1
+
+
+def test_workers_share_the_work_and_one_finding_has_all_tests(suite, library):
+    source = SUITE + "\ndef test_again():\n    test_twice()\n"
+    outcome = suite.run(source, library, "--clib-torture", "-n2")
+
+    (finding,) = outcome.findings
+    assert finding["count"] == 2
+    outcome.result.assert_outcomes(passed=2)
+
+
+@pytest.mark.parametrize(
+    ("option", "expected"),
+    [
+        ("--clib-inject=maloc:1", "near it: malloc"),
+        ("--clib-inject=malloc:1:ENOMM", ", ENOMEM"),
+        ("--clib-inject=malloc:0", "counted from 1"),
+        ("--clib-inject=malloc", "expected FUNCTION:N"),
+        ("--clib-inject=malloc:x", "expected FUNCTION:N"),
+        ("--clib-inject=malloc:1:short", "transfers no bytes"),
+        ("--clib-inject=write:1:eof", "does not read"),
+        ("--clib-inject=write:1:short=0", "a number from 1"),
+        ("--clib-inject=write:1:EIO:short", "one too many"),
+        ("--clib-torture=some", "expected sites or each"),
+        ("--clib-groups=memroy", "near it: memory"),
+        ("--clib-timeout=soon", "number of seconds"),
+        ("--clib-unnoticed", "nothing without --clib-torture"),
+        ("--clib-torture-later", "nothing without --clib-torture"),
+    ],
+)
+def test_bad_options_are_usage_errors_of_one_line(suite, library, option, expected):
+    outcome = suite.run(SUITE, library, option)
+
+    assert outcome.result.ret == pytest.ExitCode.USAGE_ERROR
+    (line,) = [x for x in outcome.result.stderr.lines if x.startswith("ERROR: ")]
+    assert option.split("=")[0] in line
+    assert expected in line
+
+
+def test_an_injection_that_never_happens_is_said(suite, library):
+    outcome = suite.run(SUITE, library, "--clib-inject=malloc:7")
+
+    outcome.result.assert_outcomes(passed=1)
+    assert (
+        "--clib-inject=malloc:7 never happened in test_it.py::test_twice"
+        in outcome.text
+    )
+    assert "it makes 1 call of malloc" in outcome.text
+    assert outcome.result.ret == pytest.ExitCode.TESTS_FAILED
+
+
+def test_an_injection_happens_in_the_test_itself(suite, library):
+    source = "def test():\n    assert lib.set(b'x') == 0\n"
+    outcome = suite.run(source, library, "--clib-inject=strdup:1:ENOMEM")
+
+    outcome.result.assert_outcomes(failed=1)
+    assert "assert -1 == 0" in outcome.text
+
+
+def test_groups_choose_what_fails(suite, library):
+    outcome = suite.run(SUITE, library, "--clib-torture", "--clib-groups=file,socket")
+
+    assert outcome.findings == []
+    assert outcome.report["summary"]["injections"] == 0
+
+
+def test_a_test_that_waits_for_ever_is_no_finding(suite, library):
+    source = """
+def test():
+    ours, theirs = socket.socketpair()
+    if lib.set(b"x") != 0:
+        ours.recv(1)
+"""
+    outcome = suite.run(source, library, "--clib-torture", "--clib-timeout=1")
+
+    assert outcome.findings == []
+    assert "1 made the test wait" in outcome.text
+
+
+def test_an_interrupt_leaves_a_partial_report(suite, library):
+    source = (
+        SUITE
+        + """
+def test_long():
+    lib.set(b"x")
+    if os.getpid() == PARENT:
+        os.kill(PARENT, 2)
+
+PARENT = os.getpid()
+"""
+    )
+    outcome = suite.run(source, library, "--clib-torture")
+
+    assert outcome.kinds == ["crash"]
+    assert "torture: interrupted" in outcome.text
+    assert outcome.result.ret == pytest.ExitCode.INTERRUPTED
+
+
+def test_ctrl_c_ends_a_copy_that_hangs(suite, library):
+    suite.write(
+        "def test():\n"
+        "    if lib.set(b'x') != 0:\n"
+        "        open('waiting', 'w').close()\n"
+        "        socket.socketpair()[0].recv(1)\n",
+        library,
+    )
+    command = [sys.executable, "-m", "pytest", f"--clib={library}", "--clib-torture"]
+    run = subprocess.Popen(
+        [*command, "--clib-timeout=600"],
+        cwd=suite.pytester.path,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    waiting = suite.pytester.path / "waiting"
+    while not waiting.exists() and run.poll() is None:
+        time.sleep(0.01)
+    os.killpg(run.pid, signal.SIGINT)
+    output, _ = run.communicate(timeout=60)
+
+    assert run.returncode == pytest.ExitCode.INTERRUPTED, output
+    with pytest.raises(ProcessLookupError):
+        os.killpg(run.pid, 0)
