@@ -69,8 +69,8 @@ typedef struct server *(*server_maker)(bool blocking);
 struct server *floor_new(bool blocking);
 struct server *library_new(bool blocking);
 void library_load(const char *path);
-/* The same work without a client's request: an empty run, and a life from create to destroy. */
-void floor_idle(struct server *server);
+/* A receive that finds nothing: recv(), or recvmsg() with room for descriptors. */
+void floor_idle(struct server *server, bool with_descriptors);
 
 void sgl_go(struct server *server, uint64_t times);
 

@@ -184,11 +184,16 @@ serve(struct server *server)
 }
 
 void
-floor_idle(struct server *server)
+floor_idle(struct server *server, bool with_descriptors)
 {
     struct own *own = server->own;
+    int fd;
 
-    NEED(recv(own->sock, own->buffer, sizeof(own->buffer), MSG_DONTWAIT) == -1);
+    if (with_descriptors) {
+        NEED(receive(own, &fd) == -1);
+    } else {
+        NEED(recv(own->sock, own->buffer, sizeof(own->buffer), MSG_DONTWAIT) == -1);
+    }
 }
 
 static bool

@@ -1,4 +1,7 @@
-/* A libvfio-user.so.0, reached through its C API alone; which one is known when the program runs. */
+/*
+ * A libvfio-user.so.0, reached through its C API alone; which one is known when the program runs. What is counted are the
+ * functions library_*() of this file, and all that they call (run.py).
+ */
 
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -80,7 +83,7 @@ no_data(vfu_ctx_t *ctx, void *buf, uint64_t count)
 
 /* Serves one turn, or until the client has gone. */
 static void
-serve(struct server *server)
+library_serve(struct server *server)
 {
     NEED(lib_vfu_run_ctx(server->own) >= 0 || errno == ENOTCONN);
 }
@@ -94,14 +97,14 @@ segment(void)
 }
 
 static bool
-translate(struct server *server, uint64_t addr)
+library_translate(struct server *server, uint64_t addr)
 {
     return lib_vfu_addr_to_sgl(server->own, (vfu_dma_addr_t)(uintptr_t)addr, 64, (dma_sg_t *)segment(), 1,
                                PROT_READ | PROT_WRITE) == 1;
 }
 
 static void
-mark(struct server *server, uint64_t addr, uint64_t length)
+library_mark(struct server *server, uint64_t addr, uint64_t length)
 {
     dma_sg_t *sg = (dma_sg_t *)segment();
     struct iovec iov;
@@ -113,13 +116,13 @@ mark(struct server *server, uint64_t addr, uint64_t length)
 }
 
 static void
-trigger(struct server *server)
+library_trigger(struct server *server)
 {
     NEED(lib_vfu_irq_trigger(server->own, 0) == 0);
 }
 
 static void
-dma(struct server *server)
+library_dma(struct server *server)
 {
     dma_sg_t *sg = (dma_sg_t *)segment();
     struct device *device = server->device;
@@ -160,8 +163,8 @@ library_new(bool blocking)
     struct sockaddr_un name = { .sun_family = AF_UNIX };
 
     NEED(server != NULL);
-    *server = (struct server){ .serve = serve, .close = destroy, .translate = translate, .mark = mark,
-                               .trigger = trigger, .dma = dma };
+    *server = (struct server){ .serve = library_serve, .close = destroy, .translate = library_translate, .mark = library_mark,
+                               .trigger = library_trigger, .dma = library_dma };
     server->device = &the_device;
     snprintf(name.sun_path, sizeof(name.sun_path), "%s/vfu-bench-%d-%u.sock", getenv("BENCH_DIR"), getpid(), number++);
     server->own = lib_vfu_create_ctx(VFU_TRANS_SOCK, name.sun_path, blocking ? 0 : LIBVFIO_USER_FLAG_ATTACH_NB, server,

@@ -159,7 +159,7 @@ run_empty(long times)
         if (library) {
             server->serve(server);
         } else {
-            floor_idle(server);
+            floor_idle(server, parameter != 0);
         }
     }
     return seconds(CLOCK_THREAD_CPUTIME_ID) - start;

@@ -57,7 +57,13 @@ ROWS = (
     Row("write", "write, two processes", SIZES, (4, 4096), size),
     Row("read-turns", "read, one thread", (4, 512, 4096), (4,), size),
     Row("write-turns", "write, one thread", (4, 512, 4096), (4,), size),
-    Row("empty", "vfu_run_ctx with nothing to read"),
+    Row(
+        "empty",
+        "vfu_run_ctx with nothing to read, floor",
+        (0, 1),
+        (0, 1),
+        ("recv", "recvmsg with room for a descriptor").__getitem__,
+    ),
     Row("burst", "posted writes in a burst", (1, 8, 64, 512), (64,), "{:,}".format),
     Row(
         "map-fd",

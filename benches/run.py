@@ -227,7 +227,7 @@ class Bench:
                 [
                     valgrind,
                     "--tool=callgrind",
-                    "--toggle-collect=vfu_*",
+                    "--toggle-collect=library_*",
                     f"--callgrind-out-file={out.name}",
                     self.program,
                     path,
