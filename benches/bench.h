@@ -41,7 +41,6 @@ struct device {
     unsigned long writes;
     size_t dma_size; /* bytes of each access that GO_OFFSET asks for */
     bool dma_write;
-    double dma_seconds;
 };
 
 /* The server's half: the library behind its C API, or the floor. */

@@ -34,7 +34,7 @@ SOURCES = [HERE / name for name in ("rows.c", "wire.c", "floor.c", "library.c")]
 INCLUDE = HERE.parent / "crates" / "libvfio-user" / "include"
 SLICE = 0.006  # seconds
 MOST_OPERATIONS = 1_000_000
-LIMIT = 60  # seconds that a slice, or getting ready, may take
+LIMIT = 30  # seconds that a slice, or getting ready, may take
 
 
 class Subject:

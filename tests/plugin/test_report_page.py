@@ -282,3 +282,26 @@ def test_torture_coverage_and_scripts(browser, tmp_path):
     assert shown(browser, "#scripts svg path.area") == 1
     assert "66.6 %" in browser.run("document.getElementById('summary').innerText")
     assert browser.errors == []
+
+
+def test_throughput_over_threads(browser, tmp_path):
+    report = full_report()
+    (run,) = report["scripts"]
+    report["scripts"] = [
+        {**run, "threads": threads, "operations_per_second": rate}
+        for threads, rate in ((1, 5e4), (4, 15e4), (2, 9e4))
+    ]
+    path = tmp_path / "throughput.html"
+    path.write_text(report_html.render(report), encoding="utf-8")
+    browser.errors.clear()
+    browser.open(path)
+
+    told = browser.run(
+        "document.querySelector('#scripts svg:has(path.line)').getAttribute('aria-label')"
+    )
+    assert told.endswith(
+        "50 k per second with 1 threads, 90 k per second with 2 threads, "
+        "150 k per second with 4 threads"
+    )
+    assert shown(browser, "#scripts svg path.area") == 3
+    assert browser.errors == []

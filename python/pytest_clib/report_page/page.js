@@ -368,13 +368,29 @@ function coverage() {
 
 // Scripts: native-speed steps, measured.
 
+// Throughput over threads, or else over instances, of each test that ran scripts with several numbers of them.
+function throughputPlots() {
+  const tests = new Map();
+  for (const run of report.scripts) tests.set(run.test, [...(tests.get(run.test) || []), run]);
+  const unit = (value) => scaled(value, [[1e6, "M"], [1e3, "k"], [1, ""]]);
+  const plots = [];
+  for (const [test, runs] of tests) {
+    const axis = ["threads", "instances"].find((name) => new Set(runs.map((run) => run[name])).size > 1);
+    if (!axis) continue;
+    const points = runs.map((run) => [run[axis], run.operations_per_second, run.name]).sort((a, b) => a[0] - b[0]);
+    plots.push(el("div", { class: "card" }, el("h3", {}, `Operations per second over ${axis}`), el("p", { class: "soft mono" }, test),
+      linePlot({ points, unit, axis, label: `${test}: ${points.map((point) => `${unit(point[1])} per second with ${point[0]} ${axis}`).join(", ")}` })));
+  }
+  return plots;
+}
+
 function scripts() {
   const plots = report.scripts.map((run) => el("div", { class: "card" }, el("h3", {}, run.name),
     histogramPlot({ bins: run.histogram, unit: nanoseconds, label: `Latency of ${run.name}: median ${nanoseconds(run.p50_ns)}, 99 % within ${nanoseconds(run.p99_ns)}`,
       marks: [["p50", run.p50_ns], ["p90", run.p90_ns], ["p99", run.p99_ns], ["p99.9", run.p999_ns]] }),
     el("p", { class: "soft" }, `${plain(run.operations)} operations, ${plain(Math.round(run.operations_per_second))} per second; median ${nanoseconds(run.p50_ns)}, 99 % within ${nanoseconds(run.p99_ns)}, ` +
       `slowest ${nanoseconds(run.max_ns)}` + (run.allocations_per_operation === null ? "" : `; ${run.allocations_per_operation} allocations and ${run.system_calls_per_operation} system calls each`))));
-  section("scripts", "Scripts", "how long one operation took", el("div", { class: "plots" }, ...plots));
+  section("scripts", "Scripts", "how long one operation took", el("div", { class: "plots" }, ...throughputPlots(), ...plots));
 }
 
 // What is around it.

@@ -118,3 +118,27 @@ function histogramPlot({ bins, marks, unit, label }) {
   }
   return svg;
 }
+
+// Operations a second over a number of threads or instances, from zero: twice as many should be twice as high.
+function linePlot({ points, unit, axis, label }) {
+  const [width, height, left, right, top, bottom] = [640, 210, 70, 20, 14, 40];
+  const svg = canvas(width, height, label);
+  const most = Math.max(...points.map((point) => point[1]));
+  const [from, to] = [Math.min(...points.map((point) => point[0])), Math.max(...points.map((point) => point[0]))];
+  const x = (value) => left + ((Math.log2(value) - Math.log2(from)) / Math.max(Math.log2(to) - Math.log2(from), 1e-9)) * (width - left - right);
+  const y = (value) => height - bottom - (value / most) * (height - top - bottom);
+  for (let part = 0; part <= 4; part += 1) {
+    const at = y((most * part) / 4);
+    svg.append(shape("line", { class: "grid", x1: left, x2: width - right, y1: at, y2: at }));
+    svg.append(shape("text", { x: left - 8, y: at + 4, "text-anchor": "end" }, part ? unit((most * part) / 4) : "0"));
+  }
+  const path = points.map(([number, value], index) => `${index ? "L" : "M"}${x(number).toFixed(1)},${y(value).toFixed(1)}`);
+  svg.append(shape("path", { class: "line", d: path.join("") }));
+  for (const [number, value, name] of points) {
+    const title = shape("title", {}, `${name}: ${unit(value)} per second with ${number} ${axis}`);
+    svg.append(shape("circle", { class: "dot", cx: x(number), cy: y(value), r: 4 }, title));
+    svg.append(shape("text", { x: x(number), y: height - 22, "text-anchor": "middle" }, number.toLocaleString("en")));
+  }
+  svg.append(shape("text", { x: (left + width - right) / 2, y: height - 5, "text-anchor": "middle" }, axis));
+  return svg;
+}
