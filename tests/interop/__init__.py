@@ -1,0 +1,1 @@
+"""Guests on QEMU against the example devices; see the Makefile's `interop`."""

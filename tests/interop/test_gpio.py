@@ -1,0 +1,36 @@
+"""A card that Linux has a driver for: the driver says whether it works."""
+
+from __future__ import annotations
+
+
+def test_two_guests_one_after_the_other(rig):
+    server = rig.server("gpio")
+    for kind in ("q35", "pc"):
+        guest = rig.guest(server, check="gpio", machine=kind)
+        guest.verdict()
+        assert guest.wait() == 0
+        assert server.is_running()
+    assert server.log.count("the client closed the connection") == 2
+
+
+def test_a_guest_that_reboots(rig):
+    server = rig.server("gpio")
+    guest = rig.guest(server, check="gpio", then="reboot")
+    guest.verdict()
+    guest.verdict(2)
+    assert guest.log.count("GUEST") == 2
+    assert server.log.count("the client closed the connection") == 0  # one connection
+
+
+def test_a_server_that_is_killed_and_restarted(rig):
+    server = rig.server("gpio")
+    guest = rig.guest(server, check="gpio", then="wait")
+    guest.verdict()
+    server.kill()
+    # The guest sees a card that no longer answers, and lives.
+    assert guest.wait() == 0
+    assert "WATCH ended" in guest.log
+    server.restart()
+    guest = rig.guest(server, check="gpio")
+    guest.verdict()
+    assert guest.wait() == 0
