@@ -27,6 +27,20 @@ if TYPE_CHECKING:
 # What a call answers when it was called wrongly: a library that calls rightly never sees it.
 MISUSE = frozenset({errnos.EINVAL, errnos.EFAULT, errnos.EBADF, errnos.ENOTSOCK})
 
+# They may fail by the standard, and never do with glibc.
+NEVER = frozenset(
+    {
+        "pthread_mutex_init",
+        "pthread_mutexattr_init",
+        "pthread_cond_init",
+        "pthread_condattr_init",
+        "pthread_rwlock_init",
+        "pthread_attr_init",
+        "pthread_spin_init",
+        "sem_init",
+    }
+)
+
 # Answers that the caller is to try again after: never given for ever.
 AGAIN = frozenset({errnos.EINTR, errnos.EAGAIN})
 
@@ -114,6 +128,8 @@ class Planner:
         return numbers or (0,)
 
     def _never_fails(self, function: str) -> bool:
+        if function in NEVER:
+            return True
         numbers = self._row_errnos(function)
         return bool(numbers) and function != "fcntl" and MISUSE.issuperset(numbers)
 

@@ -94,8 +94,9 @@ class Judge:
     def __init__(self, run: Run) -> None:
         self._run = run
         self._places: dict[tuple[int, bool], list[Place]] = {}
+        self._ranges: list[tuple[int, int, str, int]] = []
 
-    def judge(  # noqa: PLR0917
+    def judge(
         self,
         ended: Ended,
         injection: Injection | None,
@@ -158,17 +159,14 @@ class Judge:
 
     def library_at(self, address: int) -> tuple[str, int]:
         """Path of the library under test at an address, and its load bias."""
-        for (
-            _,
-            path,
-            _,
-            _,
-            bias,
-            start,
-            end,
-            _,
-            _,
-        ) in self._run.native_session.libraries():
+        if len(self._ranges) != len(self._run.libraries):
+            self._ranges = [
+                (start, end, path, bias)
+                for _, path, _, _, bias, start, end, *_ in (
+                    self._run.native_session.libraries()
+                )
+            ]
+        for start, end, path, bias in self._ranges:
             if start <= address < end:
                 return path, bias
         return "", 0
