@@ -9,6 +9,7 @@ grown since the files before. Where the library has the functions to write and r
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import re
 import shutil
@@ -33,6 +34,7 @@ class Counters:
 
     def write(self, name: str, *, add: bool = False) -> None:  # noqa: ARG002 (gcov adds)
         """Write what has been counted since the process began."""
+        shutil.rmtree(self._raw / name, ignore_errors=True)  # what is there is less
         child = os.fork()
         if child:
             os.waitpid(child, 0)
@@ -55,7 +57,12 @@ def open_counters(
     return None
 
 
-def collect(path: str, raw: Path) -> tuple[Lines, dict[str, Lines]]:
+def collect(
+    path: str,
+    raw: Path,
+    *,
+    by_test: bool,  # noqa: ARG001 (it is known anyway)
+) -> tuple[Lines, dict[str, Lines]]:
     """Lines of all, and of each test.
 
     Raises:
@@ -71,7 +78,7 @@ def collect(path: str, raw: Path) -> tuple[Lines, dict[str, Lines]]:
     )
     for stem, test in marks:
         process = stem.partition("-")[0]
-        for folder in sorted(raw.glob(f"{stem}-*")):
+        for folder in sorted(raw.glob(f"{stem}-[0-9]*")):
             if not folder.is_dir():
                 continue
             now = _read(folder, path)
@@ -104,18 +111,25 @@ def _read(folder: Path, path: str) -> Lines:
             link.symlink_to(notes)
     lines: Lines = {}
     for file in data:
+        # Names are relative to where the compiler ran, as a rule that of the notes.
+        notes = file.with_suffix(".gcno").resolve().parent
         command = _tool(file)
         done = subprocess.run(
-            [*command, "-t", str(file)],
-            cwd=folder,
+            [*command, str(file)],
+            cwd=notes,
             capture_output=True,
             text=True,
             check=False,
         )
-        if done.returncode or "Source:" not in done.stdout:
-            said = (done.stderr.strip().splitlines() or ["no reason given"])[0]
-            raise ValueError(f"{path}: {command[0]}: {said}")
-        _parse(done.stdout, lines)
+        try:
+            if done.returncode or not done.stdout:
+                raise ValueError(
+                    (done.stderr.strip().splitlines() or ["no reason given"])[0]
+                )
+            read = _parse_json if "--json-format" in command else _parse
+            read(done.stdout, notes, lines)
+        except ValueError as error:
+            raise ValueError(f"{path}: {command[0]}: {error}") from None
     return lines
 
 
@@ -130,10 +144,12 @@ def _tool(file: Path) -> list[str]:
         raise ValueError(
             f"{name} is not installed; on Debian: apt-get install {package}"
         )
-    return [program, "gcov"] if name == "llvm-cov" else [program]
+    if name == "llvm-cov":
+        return [program, "gcov", "-t"]
+    return [program, "--json-format", "--stdout"]
 
 
-def _parse(text: str, lines: Lines) -> None:
+def _parse(text: str, folder: Path, lines: Lines) -> None:
     current: dict[int, int] = {}
     for row in text.splitlines():
         match = _ROW.match(row)
@@ -142,8 +158,19 @@ def _parse(text: str, lines: Lines) -> None:
         number = int(match["line"])
         if number == 0:
             if match["text"].startswith("Source:"):
-                current = lines.setdefault(match["text"][len("Source:") :], {})
+                name = os.path.normpath(folder / match["text"][len("Source:") :])
+                current = lines.setdefault(name, {})
         elif match["count"] != "-":
             count = match["count"].rstrip("*")
             hits = int(count) if count.isdigit() else 0
             current[number] = current.get(number, 0) + hits
+
+
+def _parse_json(text: str, folder: Path, lines: Lines) -> None:
+    for unit in map(json.loads, text.splitlines()):
+        where = Path(folder, unit.get("current_working_directory", ""))
+        for entry in unit["files"]:
+            current = lines.setdefault(os.path.normpath(where / entry["file"]), {})
+            for line in entry["lines"]:
+                number = line["line_number"]
+                current[number] = current.get(number, 0) + line["count"]

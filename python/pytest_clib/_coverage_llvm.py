@@ -69,20 +69,20 @@ def open_counters(
     return Counters(bias, names, raw)
 
 
-def collect(path: str, raw: Path) -> tuple[Lines, dict[str, Lines]]:
+def collect(path: str, raw: Path, *, by_test: bool) -> tuple[Lines, dict[str, Lines]]:
     """Lines of all, and of each test.
 
     Raises:
         ValueError: the tools are missing, or do not understand the files.
     """
-    profdata, cov = _tools()
     everything = sorted(map(str, raw.glob("*.profraw")))
     if not everything:
         raise ValueError(f"{path} wrote no counters")
+    profdata, cov = _fitting(_tools(), path, everything[0], raw)
     groups: dict[str, list[str]] = {}
-    for mark in raw.glob("*.test"):
+    for mark in raw.glob("*.test") if by_test else ():
         test = mark.read_text(encoding="utf-8")
-        files = map(str, raw.glob(f"{mark.stem}-*.profraw"))
+        files = map(str, raw.glob(f"{mark.stem}-[0-9]*.profraw"))
         groups.setdefault(test, []).extend(files)
     whole = _lines(profdata, cov, path, everything, raw / "all.profdata")
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1) as pool:
@@ -104,7 +104,7 @@ def _lines(profdata: str, cov: str, path: str, files: list[str], out: Path) -> L
     listed.write_text("\n".join(files), encoding="utf-8")
     merge = [profdata, "merge", "-sparse", "--failure-mode=all", "-f", str(listed)]
     _run([*merge, "-o", str(out)], path)
-    export = [cov, "export", "-format=lcov", "-skip-branches", "-skip-functions"]
+    export = [cov, "export", "-format=lcov"]
     return read_lcov(_run([*export, f"-instr-profile={out}", path], path))
 
 
@@ -113,7 +113,7 @@ def _run(command: list[str], path: str) -> str:
     if done.returncode:
         said = (done.stderr.strip().splitlines() or ["no reason given"])[0]
         hint = (
-            "; the tools are older than the compiler: install those of its LLVM version "
+            "; install the tools of the LLVM version that the compiler has "
             "(rustc -vV, clang --version)"
             if "version" in said
             else ""
@@ -122,22 +122,45 @@ def _run(command: list[str], path: str) -> str:
     return done.stdout
 
 
-def _tools() -> tuple[str, str]:
-    """llvm-profdata and llvm-cov, of one version, the newest."""
-    folders = [
+def _fitting(
+    tools: list[tuple[str, str]], path: str, file: str, raw: Path
+) -> tuple[str, str]:
+    """The newest tools that understand a file: none reads all older formats."""
+    reason: ValueError | None = None
+    for profdata, cov in tools:
+        try:
+            merge = [
+                profdata,
+                "merge",
+                "-sparse",
+                file,
+                "-o",
+                str(raw / "try.profdata"),
+            ]
+            _run(merge, path)
+        except ValueError as error:
+            reason = reason or error
+        else:
+            return profdata, cov
+    raise reason or ValueError("no LLVM tools")
+
+
+def _tools() -> list[tuple[str, str]]:
+    """llvm-profdata and llvm-cov, always of one version; the newest first.
+
+    Raises:
+        ValueError: there are none.
+    """
+    folders = {
         *Path("/usr/lib").glob("llvm-*/bin"),
         *Path("/usr/local").glob("llvm*/bin"),
         *Path.home().glob(".rustup/toolchains/*/lib/rustlib/*/bin"),
-    ]
+    }
     plain = shutil.which("llvm-cov")
     if plain:
-        folders.append(Path(plain).parent)
+        folders.add(Path(plain).resolve().parent)
     found = [
-        (
-            _version(folder / "llvm-cov"),
-            str(folder / "llvm-profdata"),
-            str(folder / "llvm-cov"),
-        )
+        (_version(folder / "llvm-cov"), folder)
         for folder in folders
         if (folder / "llvm-cov").exists() and (folder / "llvm-profdata").exists()
     ]
@@ -146,8 +169,10 @@ def _tools() -> tuple[str, str]:
             "llvm-profdata and llvm-cov are not installed; on Debian: apt-get install llvm "
             "(llvm-22 for Rust), or: rustup component add llvm-tools"
         )
-    _, profdata, cov = max(found)
-    return profdata, cov
+    return [
+        (str(folder / "llvm-profdata"), str(folder / "llvm-cov"))
+        for _, folder in sorted(found, reverse=True)
+    ]
 
 
 def _version(program: Path) -> tuple[int, ...]:

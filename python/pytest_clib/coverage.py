@@ -2,8 +2,9 @@
 
 Two kinds of builds, told apart by their symbols: gcov's (``--coverage`` of gcc and clang) and
 LLVM's (``-fprofile-instr-generate -fcoverage-mapping`` of clang, ``-C instrument-coverage`` of
-rustc). After each test the counters are written to a file of their own and set to zero, so that
-a crash loses the counts of one test at most, and it is known which tests reach a line. Forked
+rustc). After each test the counters are written and set to zero, so that a crash loses the
+counts of one test at most; with ``--clib-coverage-tests`` to a file of their own, so that it is
+known which tests reach a line. Forked
 children (torture, the tests' own) write theirs when they end. At the end the tools of the
 compiler read the files; what they say becomes ``DIR/index.html``, ``DIR/coverage.lcov`` and
 one number.
@@ -52,8 +53,9 @@ class Counters(Protocol):
 class Coverage:
     """Collects; a check of ``Run``."""
 
-    def __init__(self, run: Run, folder: Path) -> None:
+    def __init__(self, run: Run, folder: Path, *, by_test: bool) -> None:
         self._run = run
+        self._by_test = by_test
         self._raw = folder / "raw"
         self._counters: dict[str, Counters] = {}
         self._number = 0
@@ -104,10 +106,10 @@ class Coverage:
                     self._counters[library.path] = counters
 
     def _write(self, test: str) -> None:
-        self._number += 1
+        self._number += self._by_test
         stem = f"{os.getpid()}-{self._number}"
         for index, counters in enumerate(self._counters.values()):
-            counters.write(f"{stem}-{index}")
+            counters.write(f"{stem}-{index}", add=not self._by_test)
         (self._raw / f"{stem}.test").write_text(test, encoding="utf-8")
 
     def _forked(self) -> None:
@@ -172,7 +174,13 @@ class Result:
     percent: float
 
 
-def evaluate(folder: Path, libraries: Sequence[str], patterns: Sequence[str]) -> Result:
+def evaluate(
+    folder: Path,
+    libraries: Sequence[str],
+    patterns: Sequence[str],
+    *,
+    by_test: bool = False,
+) -> Result:
     """Read what was collected, and write page and lcov file.
 
     Args:
@@ -180,6 +188,7 @@ def evaluate(folder: Path, libraries: Sequence[str], patterns: Sequence[str]) ->
         libraries: paths of the libraries under test.
         patterns: source files that count, as globs; without any, all that are below a
             directory that someone may edit.
+        by_test: tell which tests reach a line, too.
 
     Raises:
         ValueError: it cannot be read; the message says what to do.
@@ -192,7 +201,7 @@ def evaluate(folder: Path, libraries: Sequence[str], patterns: Sequence[str]) ->
         module = {"llvm": _coverage_llvm, "gcov": _coverage_gcov}.get(kind)
         if module is None:
             raise ValueError(f"{path} was not built for coverage; {HOW}")
-        of_all, of_tests = module.collect(path, raw)
+        of_all, of_tests = module.collect(path, raw, by_test=by_test)
         _add(whole, of_all)
         for test, lines in of_tests.items():
             _add(tests.setdefault(test, {}), lines)

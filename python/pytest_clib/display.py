@@ -171,7 +171,10 @@ class Display:
             return
         try:
             result = coverage.evaluate(
-                folder, list(self._libraries), options.coverage_sources
+                folder,
+                list(self._libraries),
+                options.coverage_sources,
+                by_test=options.coverage_tests,
             )
         except ValueError as error:
             self.notes.append(f"--clib-coverage: {error}")

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import types
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import pytest
 
@@ -126,6 +127,11 @@ TABLE: tuple[Option, ...] = (
         metavar="DIR",
     ),
     Option(
+        "clib-coverage-tests",
+        "also tell which tests reach each line (takes a moment for every test)",
+        kind="flag",
+    ),
+    Option(
         "clib-coverage-fail-under",
         "fail if less than this much of the lines, in percent, is covered",
         metavar="PERCENT",
@@ -221,6 +227,7 @@ class Options:
         asan: whether the session runs with ASAN's runtime.
         suppressions: files for valgrind or LSan.
         coverage: directory for the pages of coverage.
+        coverage_tests: whether it is told which tests reach a line.
         coverage_fail_under: percent of lines.
         coverage_sources: globs of source files that count.
     """
@@ -240,6 +247,7 @@ class Options:
     asan: bool = False
     suppressions: tuple[Path, ...] = ()
     coverage: Path | None = None
+    coverage_tests: bool = False
     coverage_fail_under: float = 0.0
     coverage_sources: tuple[str, ...] = ()
 
@@ -298,6 +306,7 @@ def read(config: pytest.Config) -> Options:
             for name in _list(config, "clib_suppressions")
         ),
         coverage=_folder(config, _text(config, "clib_coverage")),
+        coverage_tests=_flag(config, "clib_coverage_tests"),
         coverage_fail_under=_percent(_text(config, "clib_coverage_fail_under")),
         coverage_sources=tuple(_list(config, "clib_coverage_source")),
     )
@@ -347,10 +356,19 @@ def _check_together(options: Options) -> None:
             raise pytest.UsageError(f"--{name} means nothing without --clib-torture")
 
 
-def coverage_folder(config: pytest.Config) -> Path | None:
-    """The directory of ``--clib-coverage``, when the command line is read but in part."""
-    given = getattr(config.known_args_namespace, "clib_coverage", None)
-    return _folder(config, given or str(config.getini("clib_coverage") or ""))
+def read_early(config: pytest.Config) -> Options:
+    """The options, before any conftest is loaded, which may add options of its own.
+
+    Raises:
+        pytest.UsageError: a value cannot be used; the message is one line.
+    """
+    early = types.SimpleNamespace(
+        option=config.known_args_namespace,
+        getini=config.getini,
+        invocation_params=config.invocation_params,
+        rootpath=config.rootpath,
+    )
+    return read(cast("pytest.Config", early))
 
 
 def _flag(config: pytest.Config, key: str) -> bool:

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -44,19 +45,29 @@ def pytest_load_initial_conftests(
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
-    """Say where counters go, before a conftest loads the library."""
-    folder = options.coverage_folder(early_config)
-    if folder is not None:
-        coverage.prepare(folder)
+    """Prepare what must be so before a conftest loads the library.
 
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_cmdline_main(config: pytest.Config) -> int | None:
-    """Run the session under a tool, if one is asked for."""
-    if config.option.help or config.option.version or supervisor.folder():
-        return None
-    tool = supervisor.wanted(options.read(config))
-    return None if tool is None else supervisor.run(config, tool)
+    That is where coverage goes, or the whole session under a tool, which ends here.
+    """
+    chosen = early_config.known_args_namespace
+    if chosen.help or chosen.version:
+        return
+    if not (chosen.clib_valgrind or chosen.clib_asan or chosen.clib_coverage) and not any(
+        map(early_config.getini, ("clib_valgrind", "clib_asan", "clib_coverage"))
+    ):
+        return
+    try:
+        early = options.read_early(early_config)
+        if early.coverage is not None:
+            coverage.prepare(early.coverage)
+        tool = None if supervisor.folder() else supervisor.wanted(early)
+        if tool is None:
+            return
+        status = supervisor.run(early_config, tool)
+    except pytest.UsageError as error:
+        print(f"ERROR: {error}", file=sys.stderr)  # noqa: T201 (as pytest says it later)
+        status = int(pytest.ExitCode.USAGE_ERROR)
+    raise SystemExit(status)
 
 
 def pytest_configure(config: pytest.Config) -> None:

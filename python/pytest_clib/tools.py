@@ -20,7 +20,9 @@ def attach(run: Run, config: pytest.Config) -> None:
     folder = supervisor.folder()
     options = run.options
     if options.coverage is not None:
-        run.checks.append(coverage.Coverage(run, options.coverage))
+        run.checks.append(
+            coverage.Coverage(run, options.coverage, by_test=options.coverage_tests)
+        )
     if folder is None or not (options.valgrind or options.asan):
         return
     check: valgrind.Valgrind | asan.Asan

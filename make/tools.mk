@@ -1,0 +1,28 @@
+##@ Debugging tools
+
+# The suite of libvfio-user under each tool; ARGS has more arguments for pytest, such as ARGS="-k dma -x".
+TOOLS_SUITE = LIBVFIO_USER_SO=$(1) $(PY) -m pytest tests/vfio_user --clib=$(1)
+RUST_TARGET ?= x86_64-unknown-linux-gnu
+
+.PHONY: valgrind
+valgrind: $(if $(LIB),,build) $(VENV)/.plugin ## the suite under memcheck (TOOL=helgrind for races; LIB=other.so ARGS=...)
+	$(call TOOLS_SUITE,$(SUITE_LIB)) --clib-valgrind=$(or $(TOOL),memcheck) $(ARGS)
+
+# A library of another build may be named; without one, ours is built by nightly with ASAN.
+ASAN_LIB = $(if $(LIB),$(abspath $(LIB)),$(CARGO_TARGET_DIR)/asan/$(RUST_TARGET)/debug/libvfio_user.so)
+.PHONY: asan
+asan: $(VENV)/.plugin ## the suite with AddressSanitizer (needs nightly Rust; LIB=other.so ARGS=...)
+	$(if $(LIB),,RUSTFLAGS="-Zsanitizer=address -Zsanitizer-recover=address" CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)/asan \
+	  $(CARGO) +nightly build -p libvfio-user --target $(RUST_TARGET))
+	$(call TOOLS_SUITE,$(ASAN_LIB)) --clib-asan $(ARGS)
+
+COVERAGE_LIB := $(CARGO_TARGET_DIR)/coverage/debug/libvfio_user.so
+.PHONY: coverage
+coverage: $(VENV)/.plugin ## line coverage of the library by its suite, in build/coverage (ARGS="--clib-torture" for error paths)
+	RUSTFLAGS="-C instrument-coverage" CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)/coverage $(CARGO) build -p libvfio-user
+	$(call TOOLS_SUITE,$(COVERAGE_LIB)) --clib-coverage=build/coverage $(ARGS)
+
+.PHONY: report
+report: $(if $(LIB),,build) $(VENV)/.plugin ## the suite with its report as a page, build/report.html (LIB=other.so ARGS=...)
+	@mkdir -p build
+	$(call TOOLS_SUITE,$(SUITE_LIB)) --clib-report=build/report.html --clib-report=build/report.json $(ARGS)

@@ -1,0 +1,120 @@
+"""``--clib-coverage``: which lines are reached, in builds of each kind, and by which tests."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+SOURCE = """\
+int classify(int n) {
+    if (n > 10)
+        return 1;
+    if (n < 0)
+        return -1;
+    if (n == 7)
+        return 7;
+    return 0;
+}
+"""
+SUITE = """
+import ctypes as c, os
+lib = c.CDLL({library!r})
+
+def test_big():
+    assert lib.classify(11) == 1
+
+def test_zero():
+    assert lib.classify(0) == 0
+
+def test_fork():
+    child = os.fork()
+    if not child:
+        lib.classify(-4)
+        os._exit(0)
+    os.waitpid(child, 0)
+"""
+BUILDS = {
+    "gcov": ("gcc", "--coverage"),
+    "llvm": ("clang", "-fprofile-instr-generate", "-fcoverage-mapping"),
+}
+
+
+def run(folder, library, *args):
+    (folder / "test_it.py").write_text(SUITE.format(library=str(library)))
+    (folder / "pytest.ini").write_text("[pytest]\n")
+    report = folder / "report.json"
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path[1:])}
+    environ.pop("PYTEST_ADDOPTS", None)
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider"),
+            *(f"--clib={library}", "--clib-coverage=out", f"--clib-report={report}"),
+            *args,
+        ],
+        cwd=folder,
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done, json.loads(report.read_text())["coverage"] if report.exists() else None
+
+
+def compile_to(folder, compiler, *flags):
+    if shutil.which(compiler) is None:
+        pytest.skip(f"no {compiler}: apt-get install {compiler}")
+    (folder / "it.c").write_text(SOURCE)
+    library = folder / "libit.so"
+    command = [compiler, "-g", "-O0", "-fPIC", "-shared", *flags, "-o", library, "it.c"]
+    subprocess.run(command, cwd=folder, check=True)
+    return library
+
+
+@pytest.mark.parametrize("kind", BUILDS)
+def test_lines_and_their_tests(kind, tmp_path):
+    library = compile_to(tmp_path, *BUILDS[kind])
+    done, data = run(tmp_path, library, "--clib-coverage-tests")
+    assert data, done.stdout + done.stderr
+    (entry,) = data["files"]
+    missing = [int(line) for line, count in entry["hits"].items() if not count]
+    assert missing == [7]
+
+    def tests(line: int) -> list[str]:
+        who = data["sets"][entry["reached"][str(line)]]
+        return [data["tests"][number].partition("::")[2] for number in who]
+
+    assert tests(3) == ["test_big"]
+    assert tests(5) == ["test_fork"]
+    assert tests(8) == ["test_zero"]
+    assert "% of lines" in done.stdout
+    assert (tmp_path / "out" / "index.html").exists()
+    assert f"SF:{tmp_path / 'it.c'}" in (tmp_path / "out" / "coverage.lcov").read_text()
+
+
+def test_too_little_fails(tmp_path):
+    library = compile_to(tmp_path, *BUILDS["gcov"])
+    done, _ = run(tmp_path, library, "--clib-coverage-fail-under=99.5")
+    assert done.returncode == 1
+    assert "below --clib-coverage-fail-under=99.5" in done.stdout
+    done, _ = run(tmp_path, library, "--clib-coverage-fail-under=50")
+    assert done.returncode == 0
+
+
+def test_a_library_without_counters_is_told_how_to_build(tmp_path):
+    library = compile_to(tmp_path, "gcc")
+    done, data = run(tmp_path, library)
+    assert data is None
+    assert done.returncode == 1
+    assert "was not built for coverage; build it with --coverage" in done.stdout
+
+
+def test_a_stripped_library_is_told(tmp_path):
+    library = compile_to(tmp_path, *BUILDS["gcov"], "-s")
+    done, _ = run(tmp_path, library)
+    assert done.returncode == 1
+    assert "coverage" in done.stdout
