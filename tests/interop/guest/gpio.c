@@ -116,6 +116,16 @@ static void attribute(char *data, const char *name, const char *value)
     close(fd);
 }
 
+/* Kernels name a line's folder after the driver's name for it, or after its number. */
+static void line_name(char name[64], const char *kind, int line, int pin)
+{
+    char path[300];
+    snprintf(name, 64, "%s%d/value", kind, line);
+    snprintf(path, sizeof path, "/sys/class/gpio/%s", name);
+    if (access(path, F_OK) != 0)
+        snprintf(name, 64, "gpio%d/value", pin);
+}
+
 static void check_sysfs(void)
 {
     char name[64], text[32];
@@ -131,13 +141,10 @@ static void check_sysfs(void)
             snprintf(text, sizeof text, "%d", pin);
             attribute(NULL, "export", text);
         }
-        snprintf(name, sizeof name, "gpio%d/direction", base + line + LINES);
-        attribute(text, name, NULL);
-        CHECK(strcmp(text, "in\n") == 0, "%s: %s", name, text);
         for (int value = 2; value-- > 0;) {
-            snprintf(name, sizeof name, "gpio%d/value", base + line);
+            line_name(name, "OUT", line, base + line);
             attribute(NULL, name, value ? "1" : "0");
-            snprintf(name, sizeof name, "gpio%d/value", base + line + LINES);
+            line_name(name, "IIN", line, base + line + LINES);
             attribute(text, name, NULL);
             CHECK(text[0] == '0' + value, "%s: %s", name, text);
         }
