@@ -230,34 +230,30 @@ trigger(struct server *server)
     NEED(eventfd_write(own->event, 1) == 0);
 }
 
+/* One send and one receive, data straight from and to the device. */
 static void
 dma(struct server *server)
 {
     struct own *own = server->own;
-    static struct {
+    struct device *device = server->device;
+    struct {
         struct vfio_user_header header;
         uint64_t addr, count;
-        unsigned char data[DEVICE_SIZE];
-    } __attribute__((packed)) message;
-    size_t size = server->device->dma_size;
-    size_t head = sizeof(message.header) + 16;
+    } __attribute__((packed)) head = { { .cmd = device->dma_write ? VFIO_USER_DMA_WRITE : VFIO_USER_DMA_READ },
+                                       DMA_BASE, device->dma_size };
+    struct iovec parts[2] = { { &head, sizeof(head) }, { device->memory, device->dma_size } };
+    size_t out = device->dma_write ? device->dma_size : 0, in = device->dma_size - out;
+    struct msghdr message = { .msg_iov = parts, .msg_iovlen = out != 0 ? 2 : 1 };
+    ssize_t done;
 
-    message.header = (struct vfio_user_header){
-        .cmd = server->device->dma_write ? VFIO_USER_DMA_WRITE : VFIO_USER_DMA_READ,
-    };
-    message.addr = DMA_BASE;
-    message.count = size;
-    if (server->device->dma_write) {
-        memcpy(message.data, server->device->memory, size);
-        message.header.msg_size = (uint32_t)(head + size);
-        send_all(own->sock, &message, message.header.msg_size);
-        recv_all(own->sock, &message, head);
-    } else {
-        message.header.msg_size = (uint32_t)head;
-        send_all(own->sock, &message, head);
-        recv_all(own->sock, &message, head + size);
-        memcpy(server->device->memory, message.data, size);
-    }
+    head.header.msg_size = (uint32_t)(sizeof(head) + out);
+    done = sendmsg(own->sock, &message, MSG_NOSIGNAL) - (ssize_t)sizeof(head);
+    NEED(done >= 0);
+    send_all(own->sock, device->memory + done, out - (size_t)done);
+    message.msg_iovlen = in != 0 ? 2 : 1;
+    done = recvmsg(own->sock, &message, 0) - (ssize_t)sizeof(head);
+    NEED(done >= 0);
+    recv_all(own->sock, device->memory + done, in - (size_t)done);
 }
 
 static void
