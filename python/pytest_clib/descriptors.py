@@ -71,8 +71,9 @@ class Searcher:
     def _globals(self) -> set[int]:
         values: set[int] = set()
         for namespace in self._namespaces:
-            for value in list(namespace.values()):
-                _add(values, value)
+            for name, value in list(namespace.items()):
+                if not (isinstance(name, str) and name.isupper()):  # a constant
+                    _add(values, value)
         return values
 
     @functools.cached_property

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     import pytest
 
+OURS = __name__.partition(".")[0]  # where it is installed from a checkout
 FOLDERS = tuple(
     {
         path.rstrip("/") + "/"
@@ -39,6 +40,7 @@ class Namespaces:
                 vars(module)
                 for module in list(sys.modules.values())
                 if _is_of_suite(getattr(module, "__file__", None))
+                and not getattr(module, "__name__", "").startswith(OURS)
             ]
         return self._modules
 
