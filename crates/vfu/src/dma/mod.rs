@@ -193,6 +193,24 @@ impl Dma {
         }
     }
 
+    /// [`translate`](Self::translate) over entries that hold something already; those that are not needed keep it.
+    ///
+    /// # Errors
+    /// As `translate`.
+    pub fn translate_into(
+        &self,
+        iova: u64,
+        len: u64,
+        prot: u32,
+        out: &mut [Segment],
+    ) -> Result<usize, Error> {
+        // SAFETY: an exclusively borrowed slice of entries, of that length.
+        unsafe {
+            self.table
+                .translate(iova, len, prot, out.as_mut_ptr(), out.len())
+        }
+    }
+
     /// [`translate`](Self::translate) into memory of a C caller.
     ///
     /// # Errors

@@ -1,0 +1,27 @@
+##@ Hostile clients
+
+# Seconds for each target, and which.
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS ?= messages config_space migration version dma_table
+FUZZ_DIR = $(CARGO_TARGET_DIR)/fuzz
+
+# The corpus under version control is read; what is found goes to the target directory. An input that fails stays in
+# fuzz/artifacts, and the message says how to run it again.
+.PHONY: fuzz
+fuzz: ## hostile clients: each fuzz target for a minute (FUZZ_SECONDS=600 FUZZ_TARGETS=messages)
+	@$(CARGO) +nightly --version >/dev/null 2>&1 || { echo "make fuzz needs a nightly compiler: rustup toolchain install nightly"; exit 1; }
+	@$(CARGO) fuzz --version >/dev/null 2>&1 || $(CARGO) install --quiet --locked cargo-fuzz
+	CARGO_TARGET_DIR=$(FUZZ_DIR) $(CARGO) +nightly fuzz build
+	@set -e; for target in $(FUZZ_TARGETS); do \
+	  echo "fuzz: $$target, $(FUZZ_SECONDS) seconds"; \
+	  mkdir -p $(FUZZ_DIR)/corpus/$$target; \
+	  CARGO_TARGET_DIR=$(FUZZ_DIR) $(CARGO) +nightly fuzz run $$target $(FUZZ_DIR)/corpus/$$target fuzz/corpus/$$target -- \
+	    -max_total_time=$(FUZZ_SECONDS) -timeout=20 -rss_limit_mb=4096 -verbosity=0 -print_final_stats=1; \
+	done
+
+.PHONY: fuzz-corpus
+fuzz-corpus: ## reduce what the fuzzer found to a small corpus under fuzz/corpus
+	@set -e; for target in $(FUZZ_TARGETS); do \
+	  mkdir -p $(FUZZ_DIR)/corpus/$$target fuzz/corpus/$$target; \
+	  CARGO_TARGET_DIR=$(FUZZ_DIR) $(CARGO) +nightly fuzz run $$target -- -merge=1 -verbosity=0 $(abspath fuzz)/corpus/$$target $(FUZZ_DIR)/corpus/$$target; \
+	done
