@@ -154,26 +154,29 @@ class Descriptors:
         names: dict[tuple[object, object], list[int]] = {}
         seen: set[int] = set()
         for inode, fds in inodes.items():
-            sock = socket.socket(fileno=os.dup(fds[0]))
+            try:
+                sock = socket.socket(fileno=os.dup(fds[0]))
+            except OSError:
+                continue  # it was garbage, and has been collected meanwhile
             with sock:
                 if _listens(sock):
                     self._listen(sock, fds[0])
                 elif sock.family == socket.AF_UNIX:
                     known = kernel.get(inode)
                     peer = known.peer if known else 0
-                    if known and peer in inodes and peer not in seen:
+                    if known and peer in kernel and peer in inodes and peer not in seen:
                         seen.add(inode)
                         ends = (tuple(fds), tuple(inodes[peer]))
                         closed = (known.shutdown, kernel[peer].shutdown)
                         self.pairs.append(Pair(sock.family, sock.type, ends, closed))
                 elif sock.type == socket.SOCK_STREAM:
                     with contextlib.suppress(OSError):
-                        mine, other = sock.getsockname(), sock.getpeername()
-                        names[mine, other] = fds
-        for (mine, other), fds in names.items():
-            theirs = names.get((other, mine))
-            if theirs is not None and fds < theirs:
-                ends = (tuple(fds), tuple(theirs))
+                        mine, theirs = sock.getsockname(), sock.getpeername()
+                        names[mine, theirs] = fds
+        for (mine, theirs), fds in names.items():
+            other = names.get((theirs, mine))
+            if other is not None and fds < other:
+                ends = (tuple(fds), tuple(other))
                 family = socket.AF_INET6 if ":" in str(mine) else socket.AF_INET
                 self.pairs.append(Pair(family, socket.SOCK_STREAM, ends, (0, 0)))
 
