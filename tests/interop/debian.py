@@ -83,7 +83,11 @@ def root() -> Root:
         with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
             made = Path(scratch, "root")
             _make(made, Path(scratch, "apt"))
-            made.rename(folder)  # whole or not at all
+            try:
+                made.rename(folder)  # whole or not at all
+            except OSError:
+                if not folder.exists():  # else another run was faster
+                    raise
     return Root(folder)
 
 

@@ -176,7 +176,7 @@ impl Model {
 
     fn last(&self) -> Op {
         let value = self.next.wrapping_mul(0x9e37_79b9).to_le_bytes();
-        if self.next % 3 != 0 {
+        if !self.next.is_multiple_of(3) {
             return Op::Guest(RECORD, value);
         }
         let place = SCRATCH + u64::from(self.next) * 52 % (PAGE - SCRATCH - 4);
