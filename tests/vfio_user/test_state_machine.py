@@ -341,6 +341,13 @@ class Device(RuleBasedStateMachine):
 
     # Client memory
 
+    def home(self, addr: int) -> int | None:
+        """Where the region with this address begins."""
+        for base, region in self.regions.items():
+            if base <= addr < base + region.size:
+                return base
+        return None
+
     def map_error(self, addr: int, size: int, fd: int | None) -> int | None:
         """What mapping must give; None: it is there already, just so."""
         for base, region in self.regions.items():
@@ -421,21 +428,21 @@ class Device(RuleBasedStateMachine):
     @rule(slot=slots, page=st.integers(0, 300))
     def device_writes(self, slot: int, page: int) -> None:
         addr = slot * STRIDE + page * PAGE_SIZE
-        base = slot * STRIDE
-        region = self.regions.get(base)
-        if region is None or page * PAGE_SIZE >= region.size:
+        base = self.home(addr)
+        if base is None:
             assert not is_mapped(self.ctx, addr)
             return
+        region, offset = self.regions[base], addr - base
         sgl = addr_to_sgl(self.ctx, addr, PAGE_SIZE)
         if region.fd is None:
             assert not lib.vfu_sg_is_mappable(self.ctx, sgl)
             return
         mapped_bytes(sgl_get(self.ctx, sgl)[0])[:2] = b"%d%d" % (slot, page % 10)
         lib.vfu_sgl_put(self.ctx, sgl, None, 1)
-        got = os.pread(region.fd, 2, page * PAGE_SIZE)
+        got = os.pread(region.fd, 2, offset)
         assert got == b"%d%d" % (slot, page % 10)
         if self.logging:
-            region.dirty.add(page * PAGE_SIZE // self.logging)
+            region.dirty.add(offset // self.logging)
 
     # Migration and dirty pages
 
@@ -518,18 +525,22 @@ class Device(RuleBasedStateMachine):
     @attached
     @rule(slot=slots)
     def report(self, slot: int) -> None:
+        """From here to the end of the region, whose beginning this need not be."""
         addr = slot * STRIDE
-        region = self.regions.get(addr)
+        base = self.home(addr)
+        region = None if base is None else self.regions[base]
         page = self.logging or PAGE_SIZE
-        length = region.size if region else PAGE_SIZE * 2
+        offset = 0 if base is None else addr - base
+        length = region.size - offset if region else PAGE_SIZE * 2
         if region is None:
             expect = errno.ENOENT
         else:
             expect = 0 if self.logging and region.fd is not None else errno.EINVAL
         got = dirty_report(self.ctx, self.sock, addr, length, page, expect=expect)
         if not expect:
-            assert got == region.dirty
-            region.dirty.clear()
+            reported = {number for number in region.dirty if number >= offset // page}
+            assert got == {number - offset // page for number in reported}
+            region.dirty -= reported
 
     # Interrupts
 
