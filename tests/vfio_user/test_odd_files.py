@@ -76,7 +76,8 @@ def test_block_size_that_is_no_power_of_two(tmp_path, block_size):
     subprocess.run([compiler, *arguments], check=True)
     environment = {
         **os.environ,
-        "LD_PRELOAD": str(shim),
+        # After what is preloaded already: a sanitizer's runtime must be the first.
+        "LD_PRELOAD": " ".join(filter(None, [os.environ.get("LD_PRELOAD"), str(shim)])),
         "LIBVFIO_USER_SO": library_path(),
         "PYTHONPATH": str(Path(__file__).parents[1]),
     }
