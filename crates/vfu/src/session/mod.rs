@@ -211,7 +211,14 @@ impl Session {
                 return Ok(false);
             }
             let Some(header) = self.inbox.first() else {
-                return Ok(true);
+                if ctx.link.crossing.borrow().is_empty() {
+                    return Ok(true);
+                }
+                self.inbox.absorb(&mut ctx.link.crossing.borrow_mut())?;
+                if !self.inbox.has_message() {
+                    return Ok(true);
+                }
+                continue;
             };
             match self.serve(ctx, device, &header)? {
                 Flow::Next => {}

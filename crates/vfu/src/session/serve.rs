@@ -125,8 +125,7 @@ impl Session {
         let (payload, fds) = self.inbox.contents(header);
         let result = dispatch(ctx, device, header, payload, fds, &mut self.outbox);
         self.served.requests += 1;
-        let crossed = !ctx.link.crossing.borrow().is_empty();
-        let flow = match result {
+        match result {
             Ok(()) => {
                 let wait = ctx.mode == Mode::Blocking;
                 let outbox = &mut self.outbox;
@@ -141,11 +140,7 @@ impl Session {
                 }
             }
             Err(error) => self.fail(ctx, device, header, &error, pending),
-        }?;
-        if crossed && flow != Flow::Lost {
-            self.inbox.absorb(&mut ctx.link.crossing.borrow_mut())?;
         }
-        Ok(flow)
     }
 
     /// Answers a request that does not reach its handler.
