@@ -133,6 +133,34 @@ def test_run_survives_failed_requests(ctx):
     check_reply(data[16:], VFIO_USER_DEVICE_GET_INFO)
 
 
+@pytest.mark.parametrize("more", [0, 1])
+def test_pipelined_requests_are_answered_in_order(ctx, more):
+    """More than a receive takes, so that messages are cut, also behind a refused one."""
+    sock = connect_client(ctx)
+    no_command = {"flags": VFIO_USER_F_TYPE_REPLY}
+    requests = [frame(VFIO_USER_DEVICE_RESET, msg_id=0)]
+    for number in range(1, 600):
+        refused = no_command if (number + more) % 2 else {}
+        requests.append(
+            frame(VFIO_USER_DEVICE_GET_INFO, INFO, msg_id=number, **refused)
+        )
+    send_bytes(sock, b"".join(requests))
+    sock.shutdown(socket.SHUT_WR)
+    run(ctx, errno.ENOTCONN)
+
+    data = bytearray()
+    while piece := sock.recv(1 << 16):
+        data += piece
+    answers = []
+    while data:
+        header = t.vfio_user_header.from_buffer_copy(data)
+        answers.append((header.msg_id, header.error_no))
+        del data[: header.msg_size]
+    assert answers == [(0, 0)] + [
+        (number, errno.EINVAL if (number + more) % 2 else 0) for number in range(1, 600)
+    ]
+
+
 def test_run_stops_while_the_device_quiesces(ctx):
     setup_quiesce(ctx, errno.EBUSY)
     sock = connect_client(ctx)
