@@ -101,11 +101,26 @@ def run(config: pytest.Config, tool: Tool) -> int:
 
 def _run(command: list[str], environ: dict[str, str], cwd: Path) -> int:
     with subprocess.Popen(command, env=environ, cwd=cwd) as child:
-        while True:
-            try:
-                return child.wait()
-            except KeyboardInterrupt:  # the child has got it, too, and ends in its way
-                continue
+        ended: list[int] = []
+
+        def end(number: int, _: object) -> None:
+            ended.append(number)  # who ends the supervisor means the session
+            child.terminate()
+
+        before = signal.signal(signal.SIGTERM, end)
+        try:
+            while True:
+                try:
+                    status = child.wait()
+                    if ended:
+                        raise SystemExit(128 + ended[0])
+                    return status  # noqa: TRY300 (the loop is for what is caught)
+                except (
+                    KeyboardInterrupt
+                ):  # the child has got it, too, and ends in its way
+                    continue
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
 
 def _interpreter(config: pytest.Config) -> list[str]:
