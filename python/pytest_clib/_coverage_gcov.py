@@ -123,7 +123,7 @@ def _read(folder: Path, path: str) -> Lines:
         )
         try:
             if done.returncode or not done.stdout:
-                raise ValueError(
+                raise ValueError(  # noqa: TRY301
                     (done.stderr.strip().splitlines() or ["no reason given"])[0]
                 )
             read = _parse_json if "--json-format" in command else _parse

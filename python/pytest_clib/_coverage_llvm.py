@@ -138,7 +138,7 @@ def _fitting(
                 str(raw / "try.profdata"),
             ]
             _run(merge, path)
-        except ValueError as error:
+        except ValueError as error:  # noqa: PERF203 (a few tools)
             reason = reason or error
         else:
             return profdata, cov

@@ -115,7 +115,7 @@ def _run(command: list[str], environ: dict[str, str], cwd: Path) -> int:
                     if ended:
                         raise SystemExit(128 + ended[0])
                     return status  # noqa: TRY300 (the loop is for what is caught)
-                except (
+                except (  # noqa: PERF203 (the child has it, too, and ends)
                     KeyboardInterrupt
                 ):  # the child has got it, too, and ends in its way
                     continue
