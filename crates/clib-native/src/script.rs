@@ -241,7 +241,8 @@ fn value(given: &Bound<'_, PyAny>) -> PyResult<Value> {
 
 /// `(fixed bytes, [(offset, width, value), ...])`.
 fn bytes(given: &Bound<'_, PyAny>) -> PyResult<Bytes> {
-    let (fixed, patches): (Vec<u8>, Vec<(usize, usize, Bound<'_, PyAny>)>) = given.extract()?;
+    type Given<'py> = (Vec<u8>, Vec<(usize, usize, Bound<'py, PyAny>)>);
+    let (fixed, patches): Given<'_> = given.extract()?;
     let mut out = Bytes::fixed(fixed);
     for (offset, width, number) in patches {
         out.patch(offset, width, value(&number)?)
