@@ -9,6 +9,7 @@ a finding on the wrong test would be seen.
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -84,6 +85,8 @@ def run_all(build, folder: Path, *flags: str) -> Session:
             f"--clib-report={report}",
         ],
         cwd=folder,
+        # No old bytes in fresh memory: chance must not hold what is lost.
+        env={**os.environ, "MALLOC_PERTURB_": "165"},
         capture_output=True,
         text=True,
         check=False,

@@ -14,8 +14,8 @@
 #include <unistd.h>
 
 struct queue {
-	long head, tail;
 	void *memory;
+	long head, tail, waiting[8];
 };
 
 struct queue *queue_new(void)
