@@ -157,6 +157,8 @@ fn dead_stacks(areas: &[Area], piece: &mut [u8], mut found: impl FnMut(usize, us
     const SELF: usize = 0x10;
     const TID: usize = 0x2d0;
     const STEP: usize = 64;
+    // The result of the thread stands in its descriptor, which is not much longer than this.
+    const RESULT_END: usize = 0x630;
     for pair in areas.windows(2) {
         let [guard, area] = pair else { continue };
         if guard.protection != libc::PROT_NONE
@@ -184,7 +186,7 @@ fn dead_stacks(areas: &[Area], piece: &mut [u8], mut found: impl FnMut(usize, us
             {
                 // 0 when the thread has just ended, -1 once its stack is kept for another.
                 if matches!(word(at + TID) & 0xffff_ffff, 0 | 0xffff_ffff) {
-                    found(area.start, start + at);
+                    found(area.start, start + at + RESULT_END);
                 }
                 break;
             }
