@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from . import coverage
+from . import coverage, terminal
 from . import report as reports
-from . import terminal
 from .findings import Finding, Severity
 from .library import Library
 from .report_tests import Tests

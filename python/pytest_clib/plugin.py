@@ -37,37 +37,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_load_initial_conftests(
     early_config: pytest.Config, parser: pytest.Parser, args: list[str]
 ) -> None:
-    """Tell files from values of options, before anything looks at either."""
+    """Prepare what must be so before a conftest is looked for, and loads the library."""
     if options.bind_values(args):
         known = parser.parse_known_args(args, copy.copy(early_config.option))
-        early_config.known_args_namespace.file_or_dir = known.file_or_dir
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
-    """Prepare what must be so before a conftest loads the library.
-
-    That is where coverage goes, or the whole session under a tool, which ends here.
-    """
-    chosen = early_config.known_args_namespace
-    if chosen.help or chosen.version:
-        return
-    if not (chosen.clib_valgrind or chosen.clib_asan or chosen.clib_coverage) and not any(
-        map(early_config.getini, ("clib_valgrind", "clib_asan", "clib_coverage"))
-    ):
-        return
-    try:
-        early = options.read_early(early_config)
-        if early.coverage is not None:
-            coverage.prepare(early.coverage)
-        tool = None if supervisor.folder() else supervisor.wanted(early)
-        if tool is None:
-            return
-        status = supervisor.run(early_config, tool)
-    except pytest.UsageError as error:
-        print(f"ERROR: {error}", file=sys.stderr)  # noqa: T201 (as pytest says it later)
-        status = int(pytest.ExitCode.USAGE_ERROR)
-    raise SystemExit(status)
+        known.confcutdir = early_config.known_args_namespace.confcutdir
+        early_config.known_args_namespace = known
+    _start_tool(early_config)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -103,6 +78,31 @@ def pytest_collection_modifyitems(items: Iterable[pytest.Item]) -> None:
     for item in items:
         marks.read(item)
         scripts.read(item)
+
+
+def _start_tool(early_config: pytest.Config) -> None:
+    """Say where coverage goes, or run the whole session under a tool, which ends here."""
+    chosen = early_config.known_args_namespace
+    if chosen.help or chosen.version:
+        return
+    if not (
+        chosen.clib_valgrind or chosen.clib_asan or chosen.clib_coverage
+    ) and not any(
+        map(early_config.getini, ("clib_valgrind", "clib_asan", "clib_coverage"))
+    ):
+        return
+    try:
+        early = options.read_early(early_config)
+        if early.coverage is not None:
+            coverage.prepare(early.coverage)
+        tool = None if supervisor.folder() else supervisor.wanted(early)
+        if tool is None:
+            return
+        status = supervisor.run(early_config, tool)
+    except pytest.UsageError as error:
+        print(f"ERROR: {error}", file=sys.stderr)  # noqa: T201 (as pytest says it later)
+        status = int(pytest.ExitCode.USAGE_ERROR)
+    raise SystemExit(status)
 
 
 def _is_controller(config: pytest.Config) -> bool:
