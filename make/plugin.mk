@@ -21,7 +21,7 @@ wheel: $(VENV)/.tools ## the wheel of pytest-clib, in dist/
 
 .PHONY: test-plugin
 test-plugin: $(VENV)/.plugin ## tests of the plugin, on small C libraries with planted bugs (ARGS=...)
-	$(PY) -m pytest tests/plugin -n auto --dist loadfile $(ARGS)
+	$(PY) -m pytest tests/plugin $(ARGS)
 
 .PHONY: test-examples
 test-examples: $(VENV)/.plugin ## the examples: zlib and SQLite as installed, in plain ctypes
