@@ -596,3 +596,26 @@ fn without_dma_maps_do_nothing() {
         EINVAL
     );
 }
+
+#[test]
+fn a_device_that_removes_a_region_itself_does_not_keep_the_others() {
+    let mut rig = Rig::new(Mode::NonBlocking);
+    let mut client = rig.connect();
+    rig.map(&mut client, 0x1000, 0x1000, None).unwrap();
+    rig.map(&mut client, 0x2000, 0x1000, None).unwrap();
+    rig.device.hook = Some(Box::new(|ctx, event| {
+        if let Event::Unregister(iova, size) = event {
+            let dma = ctx.dma().unwrap();
+            dma.remove(dma.find_exact(*iova, *size).unwrap()).unwrap();
+        }
+        Ok(())
+    }));
+    rig.device.take();
+    rig.ctx.shutdown(&mut rig.device).unwrap();
+    let unregistered = rig.device.take();
+    assert!(
+        unregistered.contains(&Event::Unregister(0x2000, 0x1000)),
+        "{unregistered:?}"
+    );
+    assert_eq!(rig.ctx.dma().unwrap().first(), None);
+}

@@ -5,7 +5,7 @@
 
 use crate::context::Context;
 use crate::device::Device;
-use crate::dma::{Access, Added, NewRegion, PROT_READ, PROT_WRITE, RegionId};
+use crate::dma::{self, Access, Added, NewRegion, PROT_READ, PROT_WRITE, RegionId};
 use crate::error::{Error, Result};
 use crate::log::Level;
 use crate::transport::inbox::Tagged;
@@ -138,7 +138,10 @@ fn remove(ctx: &Context, device: &mut dyn Device, id: RegionId) -> Result<()> {
     };
     let info = dma.info(id)?;
     device.dma_unregister(ctx, &info);
-    dma.remove(id)?;
+    match dma.remove(id) {
+        Ok(()) | Err(dma::Error::Stale { .. }) => {} // the device may have removed it itself
+        Err(error) => return Err(error.into()),
+    }
     ctx.log(
         Level::Debug,
         format_args!(
