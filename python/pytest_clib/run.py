@@ -39,6 +39,7 @@ class Run:
         self.native_session = native.Session(
             list(options.libraries), guard=options.guard or None
         )
+        self._generation = (-1, -1)
         self._watch = loading.Watch(self.rescan)
         self.checks: list[Any] = []  # see ``tools``
         self.callbacks = Callbacks()
@@ -58,8 +59,11 @@ class Run:
 
     def rescan(self) -> None:
         """Hook what has been loaded since the last look."""
-        self.native_session.rescan()
-        self._find_libraries()
+        generation = self.native.generation()
+        if generation != self._generation:
+            self.native_session.rescan()
+            self._find_libraries()
+            self._generation = generation
 
     def _find_libraries(self) -> None:
         known = len(self.libraries)
