@@ -60,12 +60,27 @@ class Sources:
         self.paths = list(dict.fromkeys(paths))
 
     @functools.cache  # noqa: B019 - lives as long as one check
+    def text(self, path: str) -> bytes:
+        """The text of one file; empty if it cannot be read."""
+        try:
+            return Path(path).read_bytes()
+        except OSError:
+            return b""
+
+    def files_with(self, *words: str) -> Iterable[FileSource]:
+        """Files with one of these words; only these are parsed, which takes a while."""
+        for path in self.paths:
+            text = self.text(path)
+            if any(word.encode() in text for word in words):
+                yield self.file(path)
+
+    @functools.cache  # noqa: B019 - lives as long as one check
     def file(self, path: str) -> FileSource:
         """One file; empty if it cannot be read or is no Python."""
         found = FileSource(path)
         try:
-            tree = ast.parse(Path(path).read_bytes(), path)
-        except (OSError, SyntaxError, ValueError, RecursionError):
+            tree = ast.parse(self.text(path), path)
+        except (SyntaxError, ValueError, RecursionError):
             return found
         with contextlib.suppress(RecursionError):
             Visitor(found).visit(tree)
@@ -87,8 +102,7 @@ class Sources:
         Tables and loops that set it are not seen; a file that names the function only
         in quotes, or sets the attribute of something without a name, may do that.
         """
-        for path in self.paths:
-            source = self.file(path)
+        for source in self.files_with(attribute):
             if (function, attribute) in source.attributes:
                 return True
             if ("", attribute) in source.attributes and function in source.mentions:
@@ -97,8 +111,7 @@ class Sources:
 
     def function(self, name: str) -> tuple[list[str], Place | None]:
         """The statements that declare a foreign function, and where."""
-        for path in self.paths:
-            source = self.file(path)
+        for source in self.files_with("argtypes", "restype"):
             found = [
                 source.attributes[key]
                 for key in ((name, "argtypes"), (name, "restype"))
@@ -106,9 +119,9 @@ class Sources:
             ]
             if found:
                 return [text for text, _ in found], found[0][1]
-        for path in self.paths:
-            if name in self.file(path).mentions:
-                return [], self.file(path).mentions[name]
+        for source in self.files_with(name):
+            if name in source.mentions:
+                return [], source.mentions[name]
         return [], None
 
     def named(self, path: str, name: str) -> tuple[str, Place] | None:
@@ -117,11 +130,12 @@ class Sources:
 
     def cdef(self, pattern: Any) -> Place | None:
         """The first line of a ``cdef`` that a compiled pattern matches."""
-        for path in self.paths:
-            for text, line in self.file(path).cdefs:
+        for source in self.files_with("cdef"):
+            for text, line in source.cdefs:
                 match = pattern.search(text)
                 if match:
-                    return Place(path, line + text.count("\n", 0, match.start(1)))
+                    above = text.count("\n", 0, match.start(1))
+                    return Place(source.path, line + above)
         return None
 
 
