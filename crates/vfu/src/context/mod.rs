@@ -84,7 +84,7 @@ pub struct Context {
     pub(crate) migration: Cell<Option<MigrationState>>,
     pub(crate) link: Link,
     session: RefCell<Session>,
-    path: CString,
+    path: Option<CString>, // none with pipes; an empty CString would allocate
 }
 
 impl fmt::Debug for Context {
@@ -122,7 +122,7 @@ impl Context {
         })?;
         let parts = Parts::new()?;
         let link = Link::listen(&path, mode)?;
-        Ok(Self::assemble(parts, link, mode, path))
+        Ok(Self::assemble(parts, link, mode, Some(path)))
     }
 
     /// Creates a device that serves the one client at the other ends of two pipes. No descriptors can be passed, so that
@@ -135,11 +135,11 @@ impl Context {
             Parts::new()?,
             Link::pipe(input, output),
             mode,
-            CString::default(),
+            None,
         ))
     }
 
-    fn assemble(parts: Parts, link: Link, mode: Mode, path: CString) -> Self {
+    fn assemble(parts: Parts, link: Link, mode: Mode, path: Option<CString>) -> Self {
         Self {
             mode,
             log: Logger::new(),
@@ -314,8 +314,10 @@ impl Context {
     }
 
     fn unlink(&self) {
-        if self.link.stop_listening() && !self.path.is_empty() {
-            crate::sys::unlink(&self.path);
+        if self.link.stop_listening()
+            && let Some(path) = self.path.as_deref().filter(|path| !path.is_empty())
+        {
+            crate::sys::unlink(path);
         }
     }
 
@@ -365,7 +367,7 @@ impl Context {
     /// Where the context listens; empty for a pipe.
     #[must_use]
     pub fn path(&self) -> &CStr {
-        &self.path
+        self.path.as_deref().unwrap_or_default()
     }
 
     /// Writes a line to the log, if `level` is urgent enough. Does not allocate.
