@@ -275,6 +275,27 @@ impl<'py> Walk<'py> {
         }
     }
 
+    /// The loader describes each object by where it ends, among others, which is where the next mapping may begin.
+    fn own_link_maps(&mut self) {
+        const NEXT: usize = 3; // l_next, in words, after l_addr, l_name and l_ld
+        // SAFETY: asks for the handle of the main program, which is there already, and gives it back at once.
+        let mut map = unsafe {
+            let handle = libc::dlopen(std::ptr::null(), libc::RTLD_LAZY | libc::RTLD_NOLOAD);
+            if !handle.is_null() {
+                libc::dlclose(handle);
+            }
+            handle as usize
+        };
+        while map != 0 {
+            self.note_owned(map);
+            let next: *const usize =
+                std::ptr::with_exposed_provenance(map + NEXT * size_of::<usize>());
+            // SAFETY: a handle is the first of a list of `struct link_map`, whose head is public. The interpreter lock keeps
+            // other threads of Python from loading and unloading meanwhile.
+            map = unsafe { next.read() };
+        }
+    }
+
     /// The pool that `object` lies in belongs to an arena, whose index stands in the pool's header.
     fn note_arena(&mut self, object: usize) {
         let pool = object & !(POOL - 1);
