@@ -487,6 +487,7 @@ fn reach<'py>(
     if !mappings.is_empty() {
         walk.exclude_arenas(&mappings);
     }
+    walk.own_link_maps();
     walk.roots
         .owned
         .sort_unstable_by(|one, other| other.cmp(one));
