@@ -21,16 +21,17 @@ NR_SENDMSG, NR_RECVMSG = 46, 47  # x86-64
 class Call(threading.Thread):
     """A call into the library on a thread of its own, with its result and errno."""
 
-    def __init__(self, function, *args) -> None:
+    def __init__(self, function, ctx) -> None:
         super().__init__(daemon=True)
-        self.function, self.args = function, args
+        self.function, self.ctx = function, ctx
         self.result: int | None = None
         self.errno = 0
+        ctx.calls.append(self)
         self.start()
 
     def run(self) -> None:
         set_errno(0)
-        self.result = self.function(*self.args)
+        self.result = self.function(self.ctx)
         self.errno = get_errno()
 
     def wait(self) -> tuple[int | None, int]:
@@ -39,21 +40,27 @@ class Call(threading.Thread):
 
 
 @pytest.fixture
-def ctx(new_ctx):
-    ctx = new_ctx(flags=0)
-    ctx.bar = RegionMemory(4096)
-    ctx.reset = setup_reset(ctx)
-    setup_region(ctx, BAR0, 4096, ctx.bar)
-    realize(ctx)
-    return ctx
-
-
-@pytest.fixture
 def usr1():
     """SIGUSR1 that does nothing but interrupt."""
     previous = signal.signal(signal.SIGUSR1, lambda *_: None)
     yield signal.SIGUSR1
     signal.signal(signal.SIGUSR1, previous)
+
+
+@pytest.fixture
+def ctx(new_ctx, usr1):
+    """A blocking context. A test that fails leaves no call in it, for it is destroyed."""
+    ctx = new_ctx(flags=0)
+    ctx.calls = []
+    ctx.bar = RegionMemory(4096)
+    ctx.reset = setup_reset(ctx)
+    setup_region(ctx, BAR0, 4096, ctx.bar)
+    realize(ctx)
+    yield ctx
+    for sock in ctx.sockets:
+        sock.close()
+    for call in ctx.calls:
+        interrupt(call, usr1)
 
 
 def interrupt(call, number):

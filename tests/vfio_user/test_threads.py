@@ -1,5 +1,6 @@
 """Use from several threads, as devices with I/O threads of their own do."""
 
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -183,11 +184,14 @@ class PageFaults:
         arguments = bytearray(struct.pack("<QQQQ", start, length, 1, 0))
         fcntl.ioctl(self.fd, UFFDIO_REGISTER, arguments)
 
-    def wait(self) -> int:
-        """Wait until somebody is stopped; the page."""
-        os.set_blocking(self.fd, True)
-        message = os.read(self.fd, 32)
-        return struct.unpack_from("<Q", message, 16)[0] & ~(PAGE_SIZE - 1)
+    def wait(self, thread: threading.Thread) -> int:
+        """Wait until ``thread`` is stopped; the page."""
+        while thread.is_alive():
+            with contextlib.suppress(BlockingIOError):
+                message = os.read(self.fd, 32)
+                return struct.unpack_from("<Q", message, 16)[0] & ~(PAGE_SIZE - 1)
+            os.sched_yield()
+        raise AssertionError("the thread ended without touching the page")
 
     def resolve(self, page: int) -> None:
         arguments = bytearray(struct.pack("<QQQq", page, PAGE_SIZE, 0, 0))
@@ -209,9 +213,11 @@ def test_page_is_dirty_after_a_write_that_a_report_overtakes(device, fds):
         target=lambda: results.append(lib.vfu_sgl_write(device, sgl, 1, data, DIRECT))
     )
     writer.start()
-    page = faults.wait()
-    dirty_report(device, device.sock, at, PAGE_SIZE)
-    faults.resolve(page)
-    writer.join()
+    page = faults.wait(writer)
+    try:
+        dirty_report(device, device.sock, at, PAGE_SIZE)
+    finally:
+        faults.resolve(page)
+        writer.join()
     assert results == [0]
     assert dirty_report(device, device.sock, at, PAGE_SIZE) == {0}
