@@ -512,7 +512,8 @@ impl Rig {
                 self.device.may_ask = false;
             }
             match served {
-                Ok(served) if served.requests > 0 => {}
+                // Requests that were refused before they reached their handler count as failed only.
+                Ok(served) if served.requests > 0 || served.failed.is_some() => {}
                 _ => return,
             }
         }

@@ -59,6 +59,38 @@ def test_second_context_on_one_path_is_refused(new_ctx):
     assert refused.value.errno == errno.EADDRINUSE
 
 
+def test_socket_that_a_dead_server_left_is_not_taken_over(new_ctx, tmp_path):
+    path = tmp_path / "sock"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    left = path.stat().st_ino
+    with pytest.raises(OSError) as refused:
+        new_ctx(str(path))
+    assert refused.value.errno == errno.EADDRINUSE
+    assert path.stat().st_ino == left
+    path.unlink()
+    new_ctx(str(path)).destroy()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_directory_that_is_not_writable(new_ctx, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # others may not walk down to here
+    tmp_path.chmod(0o555)
+    before = open_fds()
+    user = os.geteuid()
+    if user == 0:  # who may write anywhere
+        os.seteuid(65534)
+    try:
+        with pytest.raises(OSError) as refused:
+            new_ctx("sock")
+    finally:
+        os.seteuid(user)
+        tmp_path.chmod(0o755)
+    assert refused.value.errno == errno.EACCES
+    assert open_fds() == before
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_missing_directory(new_ctx, tmp_path):
     with pytest.raises(OSError) as refused:
         new_ctx(str(tmp_path / "missing" / "sock"))

@@ -19,6 +19,7 @@
 
 use std::mem::MaybeUninit;
 use std::path::Path;
+use std::process::ExitCode;
 
 use vfu::builder::{Bar, BarIndex, Builder, Bus, Capability};
 use vfu::dma::{PROT_READ, PROT_WRITE, Segment};
@@ -380,8 +381,18 @@ pub(crate) fn serve(ctx: &Context) -> vfu::Result<()> {
 }
 
 #[expect(clippy::print_stderr, reason = "an example says what happens")]
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let path = std::env::args_os().nth(1).ok_or("usage: dma SOCKET")?;
-    let ctx = build(path, Box::new(|_: Level, line: &str| eprintln!("{line}")))?;
-    Ok(serve(&ctx)?)
+fn main() -> ExitCode {
+    let Some(path) = std::env::args_os().nth(1) else {
+        eprintln!("usage: dma SOCKET");
+        return ExitCode::FAILURE;
+    };
+    let served = build(&path, Box::new(|_: Level, line: &str| eprintln!("{line}")))
+        .and_then(|ctx| serve(&ctx));
+    match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("dma: {}: {error}", path.display());
+            ExitCode::FAILURE
+        }
+    }
 }

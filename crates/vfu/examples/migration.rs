@@ -18,6 +18,7 @@
 //! what has changed since. The receiver collects it all beside its own state, and takes it over only if it is complete and right.
 
 use std::path::Path;
+use std::process::ExitCode;
 
 use vfu::builder::{Bar, BarIndex, Builder};
 use vfu::{Context, Device, Errno, Level, MigrationState, Mode, ResetKind};
@@ -356,9 +357,18 @@ pub(crate) fn serve(ctx: &Context) -> vfu::Result<()> {
     }
 }
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let path = std::env::args_os()
-        .nth(1)
-        .ok_or("usage: migration SOCKET")?;
-    Ok(serve(&build(path)?)?)
+#[expect(clippy::print_stderr, reason = "an example says what happens")]
+fn main() -> ExitCode {
+    let Some(path) = std::env::args_os().nth(1) else {
+        eprintln!("usage: migration SOCKET");
+        return ExitCode::FAILURE;
+    };
+    let served = build(&path).and_then(|ctx| serve(&ctx));
+    match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("migration: {}: {error}", path.display());
+            ExitCode::FAILURE
+        }
+    }
 }

@@ -67,6 +67,7 @@ impl Errno {
             libc::EMFILE => "EMFILE",
             libc::ENOTTY => "ENOTTY",
             libc::ENOSPC => "ENOSPC",
+            libc::EROFS => "EROFS",
             libc::EPIPE => "EPIPE",
             libc::ENAMETOOLONG => "ENAMETOOLONG",
             libc::ENOMSG => "ENOMSG",
@@ -160,10 +161,16 @@ pub enum Error {
     #[error("no quiesce is pending")]
     NothingPending,
     /// The path of a socket does not fit.
-    #[error("the socket path of {length} bytes is too long: 107 fit")]
+    #[error("the socket path of {length} bytes is too long: 107 fit, so choose a shorter one")]
     PathTooLong {
         /// Bytes of the path.
         length: usize,
+    },
+    /// No socket can be made at the path. The path itself is the caller's to name.
+    #[error("cannot listen at the socket path: {errno}, {}", bind_advice(*errno))]
+    Listen {
+        /// What `bind` failed with.
+        errno: Errno,
     },
     /// A setup argument is wrong.
     #[error("{what}: {value:#x} is not valid")]
@@ -351,12 +358,28 @@ pub enum Error {
     },
 }
 
+/// Why a socket cannot be made at a path, and what to do about it.
+const fn bind_advice(errno: Errno) -> &'static str {
+    match errno.get() {
+        libc::EADDRINUSE => {
+            "the path exists: stop the server that listens there, or remove the file that one left behind"
+        }
+        libc::ENOENT => "its directory does not exist: create it, or choose another path",
+        libc::ENOTDIR => "part of it is no directory: choose another path",
+        libc::EACCES | libc::EPERM | libc::EROFS => {
+            "no file may be created in its directory: choose another path, or change the permissions"
+        }
+        _ => "bind failed: choose another path",
+    }
+}
+
 impl Error {
     /// The errno of this error: the C caller's, and the `error_no` of a reply.
     #[must_use]
     pub fn errno(&self) -> Errno {
         match self {
             Self::System { errno, .. }
+            | Self::Listen { errno }
             | Self::Callback { errno, .. }
             | Self::DmaRefused { errno, .. } => *errno,
             Self::Dma(error) => Errno::new(error.errno()),

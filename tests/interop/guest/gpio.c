@@ -1,9 +1,11 @@
-/* Checks the GPIO card: configuration space, its BAR, and Linux's own driver, by sysfs and by the character device. */
+/* Checks the GPIO card: configuration space, its BAR, its interrupt, and Linux's own driver, by sysfs and by the character device. */
 #include <linux/gpio.h>
+#include <poll.h>
 #include <sys/ioctl.h>
 
 #include "pci.h"
 
+#define HANGS 100 /* seconds */
 #define LINES 16 /* outputs first, as many inputs behind them */
 #define OUTPUTS_LOW 0
 #define INPUTS_LOW 1
@@ -100,6 +102,65 @@ static void check_character_device(void)
     close(chip);
 }
 
+/* How often the card's interrupt has come, by /proc/interrupts. */
+static unsigned long interrupts(void)
+{
+    char line[400], number[16] = "";
+    int fd = open_attribute("irq", O_RDONLY);
+    CHECK(read(fd, number, sizeof number - 1) > 0, "irq");
+    close(fd);
+    FILE *file = fopen("/proc/interrupts", "r");
+    CHECK(file != NULL, "/proc/interrupts");
+    unsigned long count = 0;
+    int found = 0;
+    while (!found && fgets(line, sizeof line, file)) {
+        char *end;
+        found = strtol(line, &end, 10) == atoi(number) && *end == ':';
+        count = found ? strtoul(end + 1, NULL, 10) : 0;
+    }
+    fclose(file);
+    CHECK(found, "interrupt %s is not there", number);
+    return count;
+}
+
+/*
+ * The driver turns an interrupt of the card into an edge of every line that somebody waits for. All of them are waited for: Linux
+ * 6.12 oopses when an interrupt comes while there is a line whose interrupt nobody has ever asked for.
+ */
+static void check_edges(void)
+{
+    const uint64_t edges = GPIO_V2_LINE_FLAG_EDGE_RISING | GPIO_V2_LINE_FLAG_EDGE_FALLING;
+    int chip = open("/dev/gpiochip0", O_RDWR);
+    CHECK(chip >= 0, "/dev/gpiochip0");
+    int outputs = request_lines(chip, 0, GPIO_V2_LINE_FLAG_OUTPUT);
+    int inputs = request_lines(chip, LINES, GPIO_V2_LINE_FLAG_INPUT | edges);
+    unsigned long before = interrupts(), changes = 0;
+    for (unsigned change = 0; change < 2 * LINES; change++) { /* one after the other rises, then they fall */
+        uint64_t bit = (uint64_t)1 << change % LINES, up = change < LINES ? 0xffff : 0, seen = 0;
+        set_lines(outputs, up, bit);
+        while (seen != 0xffff) {
+            struct pollfd wait = {.fd = inputs, .events = POLLIN};
+            CHECK(poll(&wait, 1, HANGS * 1000) == 1, "change %u: edges of %#llx only", change, (unsigned long long)seen);
+            struct gpio_v2_line_event event;
+            CHECK(read(inputs, &event, sizeof event) == sizeof event, "event");
+            uint64_t line = (uint64_t)1 << (event.offset - LINES);
+            CHECK(event.line_seqno == change + 1, "line %u: edge %u", event.offset, event.line_seqno);
+            int rises = event.id == GPIO_V2_LINE_EVENT_RISING_EDGE;
+            CHECK(rises == !!(get_lines(inputs) & line), "line %u: edge %u", event.offset, event.id);
+            CHECK(line != bit || rises == !!up, "line %u: edge %u", event.offset, event.id);
+            seen |= line;
+        }
+        CHECK(interrupts() == before + ++changes, "%lu interrupts for %lu changes", interrupts() - before, changes);
+    }
+    close(inputs);
+    set_lines(outputs, 0xffff, 0xffff); /* nobody waits for edges any more: the driver has switched them off */
+    set_lines(outputs, 0, 0xffff);
+    CHECK(interrupts() == before + changes, "interrupts that are switched off");
+    printf("edges: %lu interrupts for %lu changes\n", interrupts() - before, changes);
+    close(outputs);
+    close(chip);
+}
+
 static void attribute(char *data, const char *name, const char *value)
 {
     char path[300];
@@ -161,6 +222,7 @@ static void with_drivers(void)
     CHECK(strstr(driver, "idio-16") != NULL, "driver %s", driver);
     printf("driver %s\n", driver);
     check_character_device();
+    check_edges();
     check_sysfs();
     bar_write(OUTPUTS_LOW, 0x5a); /* for a reset to clear */
     CHECK(bar_read(INPUTS_LOW) == 0x5a, "input");

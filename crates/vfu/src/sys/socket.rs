@@ -69,7 +69,7 @@ pub(crate) fn listen(path: &CStr, nonblocking: bool) -> Result<OwnedFd> {
     };
     // SAFETY: `address` is a sockaddr_un and `length` at most its size.
     if unsafe { libc::bind(raw, (&raw const address).cast(), socklen(length)) } != 0 {
-        return Err(failed("bind"));
+        return Err(Error::Listen { errno: errno() });
     }
     // SAFETY: no pointers. On Linux a backlog of 0 still lets one client wait.
     if unsafe { libc::listen(raw, 0) } != 0 {
