@@ -6,7 +6,9 @@ QEMU and by servers, is kept under INTEROP_LOGS.
 
 from __future__ import annotations
 
+import errno
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +22,19 @@ def root() -> debian.Root:
     if "INTEROP_SERVERS" not in os.environ:
         pytest.skip("no servers to test: run `make interop`")
     try:
-        return debian.root()
+        return debian.root(machine.DEADLINE)
     except debian.Unavailable as why:
         pytest.skip(f"no QEMU: {why}")
 
 
 @pytest.fixture(scope="session")
 def archive(root, tmp_path_factory) -> Path:
-    return machine.initramfs(root, tmp_path_factory.mktemp("guest"))
+    try:
+        return machine.initramfs(root, tmp_path_factory.mktemp("guest"))
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            pytest.skip(f"no room for a guest: {error}")
+        raise
 
 
 class Rig:
@@ -60,6 +67,8 @@ class Rig:
 
 @pytest.fixture
 def rig(root, archive, tmp_path, request):
+    if time.monotonic() > machine.DEADLINE:
+        machine.out_of_time()
     logs = Path(os.environ.get("INTEROP_LOGS", tmp_path), request.node.name)
     logs.mkdir(parents=True, exist_ok=True)
     for old in logs.iterdir():

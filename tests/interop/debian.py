@@ -3,14 +3,19 @@
 Nothing is installed: apt resolves and fetches into a state of its own, dpkg-deb unpacks,
 and programs run through the unpacked dynamic loader. Neither root nor chroot is needed.
 The mirror and the keyring are those that the machine's own apt uses.
+
+Whatever this machine lacks (a tool, the network, room, time) is `Unavailable`, which says
+nothing about the library.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +25,9 @@ PACKAGES = ("qemu-system-x86", f"linux-image-amd64/{RELEASE}", "busybox-static")
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 TOOLS = ("apt-get", "dpkg-deb", "gcc", "xz")
 ARCHITECTURE = "x86_64"
+GUEST_MEMORY = "256M"
+# What apt's lists, the packages and the unpacked root take while it is made.
+ROOM = 1 << 30
 
 # Changes with what is in the folder, so that an old one is not taken for a new one.
 LAYOUT = 1
@@ -65,11 +73,14 @@ def cache_folder() -> Path:
     return Path(base) / "pytest-clib" / f"qemu-{RELEASE}-{LAYOUT}"
 
 
-def root() -> Root:
+def root(deadline: float) -> Root:
     """The root, made now if it is not there yet: some 160 MB are downloaded.
 
+    Args:
+        deadline: Of `time.monotonic`; inf for none.
+
     Raises:
-        Unavailable: the machine lacks a tool, or the mirror the packages.
+        Unavailable: the machine lacks a tool, room or time, or the mirror the packages.
     """
     if os.uname().machine != ARCHITECTURE:
         raise Unavailable(f"guests are {ARCHITECTURE}, this is {os.uname().machine}")
@@ -78,35 +89,64 @@ def root() -> Root:
     if missing:
         raise Unavailable(f"missing here: {', '.join(missing)}")
     folder = cache_folder()
-    if not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        if not folder.exists():
+            _make_once(folder, deadline)
+    except OSError as error:
+        raise Unavailable(f"{folder} cannot be made: {error}") from error
+    made = Root(folder)
+    _check(made, deadline)
+    return made
+
+
+def _make_once(folder: Path, deadline: float) -> None:
+    """Makes it whole or not at all; a second process waits for the first one."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with Path(folder.parent, "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if folder.exists():
+            return
+        free = shutil.disk_usage(folder.parent).free
+        if free < ROOM:
+            raise Unavailable(
+                f"{folder.parent} has {free >> 20} MiB of room: {ROOM >> 20} are needed"
+            )
         with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
             made = Path(scratch, "root")
-            _make(made, Path(scratch, "apt"))
-            try:
-                made.rename(folder)  # whole or not at all
-            except OSError:
-                if not folder.exists():  # else another run was faster
-                    raise
-    return Root(folder)
+            _make(made, Path(scratch, "apt"), deadline)
+            made.rename(folder)
 
 
-def _mirror() -> str:
+def _check(root: Root, deadline: float) -> None:
+    """What can go wrong on this machine without any guest or device of ours."""
+    # Guests have this much memory, and the device is of QEMU 10.1.
+    devices = [*root.qemu(), "-device", "vfio-user-pci,help"]
+    _run(devices, deadline)
+    backend = f"memory-backend-memfd,id=ram,size={GUEST_MEMORY},share=on"
+    command = [*root.qemu(), "-machine", "q35,accel=tcg,memory-backend=ram"]
+    command += ["-object", backend, "-m", GUEST_MEMORY, "-nodefaults"]
+    command += ["-display", "none", "-S", "-monitor", "stdio"]
+    _run(command, deadline, stdin="quit\n")
+    compiler = ["gcc", "-static", "-xc", "-", "-o", "/dev/null"]
+    _run(compiler, deadline, stdin="int main(void) { return 0; }\n")
+
+
+def _mirror(deadline: float) -> str:
     """Where this machine's apt gets Debian from."""
     wanted = "$(ORIGIN)|$(LABEL)|$(REPO_URI)"
-    lines = _run(["apt-get", "indextargets", "--format", wanted]).splitlines()
-    for line in lines:
+    command = ["apt-get", "indextargets", "--format", wanted]
+    for line in _run(command, deadline).splitlines():
         origin, label, uri = line.split("|", 2)
         if origin == label == "Debian":
             return uri
     raise Unavailable("apt knows no Debian mirror here")
 
 
-def _make(made: Path, apt: Path) -> None:
+def _make(made: Path, apt: Path, deadline: float) -> None:
     for part in ("state/lists/partial", "cache/archives/partial"):
         (apt / part).mkdir(parents=True)
     (apt / "status").touch()
-    mirror = _mirror()
+    mirror = _mirror(deadline)
     sources = apt / "sources.list"
     sources.write_text(
         "".join(
@@ -124,20 +164,34 @@ def _make(made: Path, apt: Path) -> None:
         "APT::Architecture": "amd64",
         "APT::Sandbox::User": "",  # the folder is ours alone
         "Acquire::Languages": "none",
+        "Acquire::http::Timeout": "20",
+        "Acquire::https::Timeout": "20",
+        "APT::Update::Error-Mode": "any",  # no network is no success
     }
     command = ["apt-get", "--quiet", "--quiet", "--yes"]
     for name, value in options.items():
         command += ["-o", f"{name}={value}"]
     install = ["install", "--download-only", "--no-install-recommends"]
-    _run([*command, "update"])
-    _run([*command, "--target-release", BACKPORTS, *install, *PACKAGES])
+    _run([*command, "update"], deadline)
+    _run([*command, "--target-release", BACKPORTS, *install, *PACKAGES], deadline)
     made.mkdir()
     for package in sorted((apt / "cache/archives").glob("*.deb")):
-        _run(["dpkg-deb", "--extract", str(package), str(made)])
+        _run(["dpkg-deb", "--extract", str(package), str(made)], deadline)
 
 
-def _run(command: list[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+def _run(command: list[str], deadline: float, stdin: str = "") -> str:
+    left = deadline - time.monotonic()
+    try:
+        done = subprocess.run(
+            command,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=max(0.0, left) if left != float("inf") else None,
+        )
+    except subprocess.TimeoutExpired:
+        raise Unavailable(f"no time is left: {' '.join(command)}") from None
     if done.returncode != 0:
         raise Unavailable(f"{' '.join(command)} failed:\n{done.stderr.strip()}")
     return done.stdout
