@@ -110,7 +110,7 @@ class Descriptors:
 
     def _survey(self) -> None:
         inodes: dict[int, list[int]] = {}
-        pipes: dict[int, list[int]] = {}
+        pipes: dict[int, dict[int, list[int]]] = {}
         for name in list(Path("/proc/self/fd").iterdir()):
             fd = int(name.name)
             try:
@@ -118,20 +118,20 @@ class Descriptors:
                 if stat.S_ISSOCK(status.st_mode):
                     inodes.setdefault(status.st_ino, []).append(fd)
                 elif stat.S_ISFIFO(status.st_mode):
-                    pipes.setdefault(status.st_ino, []).append(fd)
+                    ends = pipes.setdefault(status.st_ino, {})
+                    ends.setdefault(_access(fd), []).append(fd)
                 elif stat.S_ISREG(status.st_mode):
                     self._file(fd)
                 elif not stat.S_IFMT(status.st_mode):
                     self._counter(fd)
             except OSError:
-                continue  # the directory's own descriptor
+                continue  # the directory's own, or closed meanwhile by another thread
         if inodes:
             self._sockets(inodes)
-        for fds in pipes.values():
-            readers = tuple(fd for fd in fds if _access(fd) == os.O_RDONLY)
-            writers = tuple(fd for fd in fds if _access(fd) == os.O_WRONLY)
+        for ends in pipes.values():
+            readers, writers = ends.get(os.O_RDONLY), ends.get(os.O_WRONLY)
             if readers and writers:
-                self._pipes.append((readers, writers))
+                self._pipes.append((tuple(readers), tuple(writers)))
 
     def _file(self, fd: int) -> None:
         name = Path(f"/proc/self/fd/{fd}").readlink()
@@ -157,7 +157,7 @@ class Descriptors:
             try:
                 sock = socket.socket(fileno=os.dup(fds[0]))
             except OSError:
-                continue  # it was garbage, and has been collected meanwhile
+                continue  # closed meanwhile by another thread, or as garbage
             with sock:
                 if _listens(sock):
                     self._listen(sock, fds[0])

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 _FORM = re.compile(r"(?P<function>.+?):(?P<nth>\d+)(?P<later>\+?)(?P<how>(:[^:@]+)*)$")
+MOST = 2**31 - 1  # no count of calls or bytes in a test comes near it
 FORMS = "FUNCTION:N, FUNCTION:N:ERRNO, FUNCTION:N:short[=BYTES], FUNCTION:N:eof, or N+"
 
 
@@ -104,8 +105,15 @@ def errno_name(number: int) -> str:
     return errnos.errorcode.get(number, str(number)) if number else ""
 
 
-def errno_number(native: ModuleType | Any, text: str) -> int:
+def errno_number(
+    native: ModuleType | Any, text: str, others: tuple[str, ...] = ()
+) -> int:
     """The errno of that name, or number.
+
+    Args:
+        native: the native module.
+        text: the name or number.
+        others: what else could have been meant.
 
     Raises:
         ValueError: there is none; the text lists what is near.
@@ -117,12 +125,17 @@ def errno_number(native: ModuleType | Any, text: str) -> int:
     )
     if isinstance(number, int):
         return number
-    near = (
-        native.near(text.upper(), sorted(errnos.errorcode.values())) if native else []
-    )
+    near = [
+        *(native.near(text, list(others)) if native else []),
+        *(
+            native.near(text.upper(), sorted(errnos.errorcode.values()))
+            if native
+            else []
+        ),
+    ]
     raise ValueError(
         f"there is no errno {text!r}"
-        + (f"; near it: {', '.join(near)}" if near else "")
+        + (f"; near it: {', '.join(near)}" if near else "; expected a name like ENOMEM")
     )
 
 
@@ -137,8 +150,8 @@ def parse(text: str, native: ModuleType | Any) -> Injection:
     if found is None:
         raise ValueError(f"expected {FORMS}")
     function, nth = found["function"], int(found["nth"])
-    if nth == 0:
-        raise ValueError("calls are counted from 1")
+    if not 0 < nth <= MOST:
+        raise ValueError(f"calls are counted from 1, to {MOST}")
     row = native.table_row(function) if native else None
     if row is None and native is not None:
         names = [row[0] for row in native.table_rows() if row[3]]
@@ -163,11 +176,11 @@ def _with(made: Injection, part: str, native: ModuleType | Any) -> Injection:
     if name == "eof" and not equals:
         return dataclasses.replace(made, action="eof")
     if name == "short":
-        if equals and not (value.isdecimal() and int(value) > 0):
-            raise ValueError(f"{part!r}: BYTES is a number from 1")
+        if equals and not (value.isdecimal() and 0 < int(value) <= MOST):
+            raise ValueError(f"{part!r}: BYTES is a number from 1 to {MOST}")
         most = int(value) if equals else 1
         return dataclasses.replace(made, action="short", most=most)
-    return dataclasses.replace(made, errno=errno_number(native, part))
+    return dataclasses.replace(made, errno=errno_number(native, part, ("short", "eof")))
 
 
 def _check(made: Injection, row: Any) -> None:

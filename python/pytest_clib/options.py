@@ -295,7 +295,9 @@ def read(config: pytest.Config) -> Options:
         torture=_choice(config, "clib_torture", ("sites", "each")),
         torture_later=_flag(config, "clib_torture_later"),
         groups=_groups(_text(config, "clib_groups")),
-        inject=tuple(_injection(text) for text in _list(config, "clib_inject")),
+        inject=tuple(
+            dict.fromkeys(_injection(text) for text in _list(config, "clib_inject"))
+        ),
         timeout=_seconds(_text(config, "clib_timeout")),
         unnoticed=_flag(config, "clib_unnoticed"),
         guard=_choice(config, "clib_guard", ("over", "under")),

@@ -100,7 +100,8 @@ class Torture:
         self._accepted: dict[tuple[Any, ...], set[int]] = {}
         self._waits: Counter[tuple[Any, ...]] = Counter()
         self._harvest: Harvest | None = None
-        self._plans: list[tuple[Injection, int]] = []
+        self._plans: dict[Injection, int] = {}
+        self._happened: set[Injection] = set()  # in a copy of the running test
         self._firsts: dict[Path, str] = {}
         self._descriptors: Descriptors | None = None
         self._numbers: dict[tuple[str, int, int], int] = {}
@@ -125,7 +126,14 @@ class Torture:
     ) -> Generator[None, Any, Any]:
         """The first of the test's own fixtures is about to be set up."""
         if fixturedef.scope == "function" and self._pending is not None:
-            self._begin(request.node)
+            try:
+                self._begin(request.node)
+            except BaseException as error:
+                # What pytest notes of a fixture that fails: without it, the fixture is
+                # not torn down, and cannot be set up for the next test.
+                key = fixturedef.cache_key(request)
+                fixturedef.cached_result = (None, key, (error, error.__traceback__))
+                raise
         return (yield)
 
     @pytest.hookimpl(wrapper=True, trylast=True)
@@ -197,6 +205,8 @@ class Torture:
         if ended is None:
             return None
         injection = mine[0] if mine else None
+        made_to_fail = {function for function, *_ in ended.snapshot[1]}
+        self._happened = {i for i in mine if i.function in made_to_fail}
         verdict = self._judge.judge(
             ended, injection, Baseline(), item.nodeid, self._command(item)
         )
@@ -388,23 +398,31 @@ class Torture:
                     raise pytest.UsageError(
                         f"--clib-inject={injection.spec()}: {error}"
                     ) from None
-                self._plans.append((injection, plan))
+                self._plans[injection] = plan
 
     def _disarm(self, item: pytest.Item) -> None:
         harvest = self._harvest = self._harvest or Harvest()
-        for injection, plan in self._plans:
-            matched, injected, _ = self._run.native.disarm(plan) or (0, 0, None)
+        for injection in self._options.inject:
+            if not injection.applies(item.nodeid):
+                continue
             spec = injection.spec(test=injection.test)
-            if injected:
-                harvest.counts["injections"] += 1
-                harvest.counts[f"inject {spec}"] += 1
-            else:
-                harvest.counts[f"inject {spec}"] += 0
-                harvest.notes.append(
-                    f"--clib-inject={spec} never happened in {item.nodeid}: it makes "
-                    f"{matched} call{'s' if matched != 1 else ''} of {injection.function}"
+            plan = self._plans.pop(injection, None)
+            outcome = self._run.native.disarm(plan) if plan is not None else None
+            matched, injected, _ = outcome or (0, 0, None)
+            happened = bool(injected) or injection in self._happened
+            harvest.counts[f"inject {spec}"] += happened
+            harvest.counts["injections"] += happened
+            if not happened:
+                why = (
+                    "its own code did not run"
+                    if plan is None
+                    else f"it makes {matched} call{'s' if matched != 1 else ''} of "
+                    f"{injection.function}"
                 )
-        self._plans.clear()
+                harvest.notes.append(
+                    f"--clib-inject={spec} never happened in {item.nodeid}: {why}"
+                )
+        self._happened = set()
         if self._options.guard and not self._options.torture:
             self._run.native.guard_check()
 

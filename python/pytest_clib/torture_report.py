@@ -16,6 +16,7 @@ from .findings import Finding
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from .inject import Injection
     from .options import Options
 
 WORDS = {
@@ -65,9 +66,13 @@ class Sweep:
         """Values of ``--clib-inject`` that came to nothing in every test."""
         return [
             name.removeprefix("inject ")
-            for name, count in self.counts.items()
-            if name.startswith("inject ") and not count
+            for name in self._injections()
+            if not self.counts[name]
         ]
+
+    def _injections(self) -> dict[str, Injection]:
+        """What the user asked for, by the name that it is counted under."""
+        return {f"inject {i.spec(test=i.test)}": i for i in self._options.inject}
 
     def notes(self, tests: int, *, interrupted: bool) -> list[str]:
         """Lines for the summary."""
@@ -94,6 +99,12 @@ class Sweep:
                 notes.append(
                     "torture: interrupted; the findings are those of the tests before"
                 )
+        notes.extend(
+            f"--clib-{name.replace(' ', '=', 1)} never happened: no test with a node id "
+            f"that ends in {injection.test!r} was run"
+            for name, injection in self._injections().items()
+            if injection.test and name not in self.counts and tests
+        )
         shown = self._notes[:MOST_NOTES]
         notes.extend(shown)
         if len(self._notes) > len(shown):

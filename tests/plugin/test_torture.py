@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -10,6 +11,8 @@ import sys
 import time
 
 import pytest
+
+from pytest_clib import _torture_fds
 
 SOURCE = r"""
 #include <stdlib.h>
@@ -141,6 +144,27 @@ def test_receive_more():
     assert outcome.findings == []
 
 
+def test_a_descriptor_may_go_while_all_are_looked_at(monkeypatch):
+    """A thread that an earlier test left closes what it had."""
+    reader, writer = os.pipe()
+    status = os.fstat
+
+    def fstat(fd):
+        found = status(fd)
+        if fd == reader:
+            os.close(fd)
+        return found
+
+    monkeypatch.setattr(os, "fstat", fstat)
+    try:
+        assert _torture_fds.Descriptors().pairs is not None
+    finally:
+        monkeypatch.undo()
+        os.close(writer)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(reader)
+
+
 def test_fixtures_of_wider_scope_are_set_up_and_torn_down_once(suite, library):
     source = """
 @pytest.fixture(scope="module")
@@ -193,12 +217,45 @@ def test_workers_share_the_work_and_one_finding_has_all_tests(suite, library):
     outcome.result.assert_outcomes(passed=2)
 
 
+@pytest.fixture
+def socket_server(suite):
+    """A machine with a worker, for all that pytest-xdist can tell; its port."""
+    command = [sys.executable, "-u", "-m", "execnet.script.socketserver"]
+    server = subprocess.Popen(
+        [*command, "127.0.0.1:0"],
+        cwd=suite.pytester.mkdir("machine"),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield re.findall(r"\d+", server.stdout.readline())[-1]
+    finally:
+        server.kill()
+        server.communicate()
+
+
+def test_workers_behind_sockets(suite, library, socket_server):
+    suite.write(SUITE, library)
+    outcome = suite.again(
+        *(f"--clib={library}", "--clib-torture"),
+        *("--dist=loadfile", f"--tx=socket=127.0.0.1:{socket_server}"),
+        *(f"--rsyncdir={suite.pytester.path}", str(suite.pytester.path / "test_it.py")),
+    )
+
+    outcome.result.assert_outcomes(passed=1, warnings=2)
+    assert outcome.kinds == ["crash"]
+    assert outcome.report["summary"]["injections"] == 1
+
+
 @pytest.mark.parametrize(
     ("option", "expected"),
     [
         ("--clib-inject=maloc:1", "near it: malloc"),
         ("--clib-inject=malloc:1:ENOMM", ", ENOMEM"),
+        ("--clib-inject=malloc:1:shrt", "near it: short"),
+        ("--clib-inject=malloc:1:999", "a name like ENOMEM"),
         ("--clib-inject=malloc:0", "counted from 1"),
+        ("--clib-inject=malloc:99999999999999999999", "counted from 1, to"),
         ("--clib-inject=malloc", "expected FUNCTION:N"),
         ("--clib-inject=malloc:x", "expected FUNCTION:N"),
         ("--clib-inject=malloc:1:short", "transfers no bytes"),
@@ -231,6 +288,37 @@ def test_an_injection_that_never_happens_is_said(suite, library):
     )
     assert "it makes 1 call of malloc" in outcome.text
     assert outcome.result.ret == pytest.ExitCode.TESTS_FAILED
+
+
+def test_an_injection_for_a_test_that_does_not_run_is_said(suite, library):
+    outcome = suite.run(SUITE, library, "--clib-inject=malloc:1@test_thrice")
+
+    outcome.result.assert_outcomes(passed=1)
+    assert "no test with a node id that ends in 'test_thrice' was run" in outcome.text
+    assert outcome.result.ret == pytest.ExitCode.TESTS_FAILED
+
+
+def test_a_crash_leaves_fixtures_to_the_tests_after_it(suite, library):
+    source = (
+        SUITE
+        + """
+@pytest.fixture
+def own(tmp_path):
+    yield tmp_path
+
+def test_crash(own):
+    test_twice()
+
+def test_after(own):
+    assert lib.set(b"x") == 0
+"""
+    )
+    outcome = suite.run(source, library, "--clib-inject=malloc:1@test_crash")
+
+    outcome.result.assert_outcomes(passed=2, errors=1)
+    assert outcome.kinds == ["crash"]
+    assert "never happened" not in outcome.text
+    assert outcome.report["summary"]["injections"] == 1
 
 
 def test_an_injection_happens_in_the_test_itself(suite, library):
