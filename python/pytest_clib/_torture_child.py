@@ -19,6 +19,7 @@ import os
 import select
 import signal
 import sys
+import threading
 import time
 import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -93,16 +94,22 @@ class Nursery:
         self._record.clear()
         self._record.activate()
         began = time.monotonic()
+        interrupts = _Interrupts()
         with warnings.catch_warnings():
             # The child touches nothing that another thread may hold.
             warnings.simplefilter("ignore", DeprecationWarning)
-            pid = os.fork()
+            try:
+                pid = os.fork()
+            except OSError:
+                interrupts.resume()
+                raise
         if pid == 0:
             child = Child(self._run, item, self._told, finish, accepted)
             child.start(self._output, limit)
             begin()
             return None, child
         try:
+            interrupts.resume()
             status, killed, peer = _wait(pid, limit)
         except BaseException:
             os.kill(pid, signal.SIGKILL)
@@ -143,6 +150,29 @@ class Nursery:
         size = os.fstat(self._output).st_size
         start = max(0, size - MOST_OUTPUT)
         return os.pread(self._output, size - start, start).decode("utf-8", "replace")
+
+
+class _Interrupts:
+    """Holds Ctrl-C back: in what Python does after a fork, its exception would be lost.
+
+    By a handler, not by a mask: a signal to the process reaches any thread of it.
+    """
+
+    def __init__(self) -> None:
+        self._came: list[tuple[int, Any]] = []
+        self._handler = signal.getsignal(signal.SIGINT)
+        self._held = callable(self._handler) and (
+            threading.current_thread() is threading.main_thread()
+        )
+        if self._held:
+            signal.signal(signal.SIGINT, lambda *args: self._came.append(args))
+
+    def resume(self) -> None:
+        """Let it through from here on, and what came meanwhile."""
+        if self._held:
+            signal.signal(signal.SIGINT, self._handler)
+            for args in self._came:
+                self._handler(*args)  # type: ignore[operator]
 
 
 def _wait(pid: int, limit: float) -> tuple[int, bool, bool]:

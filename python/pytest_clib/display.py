@@ -12,6 +12,7 @@ from . import coverage, terminal
 from . import report as reports
 from .findings import Finding, Severity
 from .library import Library
+from .progress import Bar
 from .report_tests import Tests
 from .torture_report import Sweep
 
@@ -35,6 +36,7 @@ class Display:
         self._options = options
         self._began = time.monotonic()
         self._tests: set[str] = set()
+        self._done = 0
         self._results = Tests()
         self._coverage: dict[str, Any] | None = None
         self._of_tests: list[Finding] = []
@@ -42,6 +44,16 @@ class Display:
         self._libraries: dict[str, Library] = {}
         self._introduced: set[str] = set()
         self._never: list[set[str]] = []
+        self._bar = Bar(None)
+
+    def pytest_sessionstart(self) -> None:
+        """Nothing is captured yet."""
+        if self._options.torture and self._config.option.verbose >= -1:
+            self._bar = Bar(self._config.pluginmanager.get_plugin("terminalreporter"))
+
+    def pytest_unconfigure(self) -> None:
+        """The session is over."""
+        self._bar.close()
 
     def pytest_report_header(self) -> list[str]:
         """Say at once that nothing is checked, if so."""
@@ -53,11 +65,13 @@ class Display:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Take the findings from a test's report, wherever it ran."""
         self._tests.add(report.nodeid)
+        self._done += report.when == "teardown"
         self._results.add(report)
         data = getattr(report, "clib_torture", None)
         if data is not None:
             self._sweep.add(data)
-            self.torture_progress({})
+            if self._config.pluginmanager.has_plugin("dsession"):
+                self.torture_progress({}, 0.0)  # the test ran in a worker
         for data in getattr(report, "clib_findings", ()):
             finding = Finding.from_dict(data)
             expected = finding.severity is Severity.ERROR and not (
@@ -144,18 +158,22 @@ class Display:
         """The same with pytest-xdist."""
         self._sweep.total = max(self._sweep.total, len(ids))
 
-    def torture_progress(self, counts: Mapping[str, int]) -> None:
+    def torture_progress(self, counts: Mapping[str, int], share: float) -> None:
         """Draw how far torture has come, if someone watches.
 
         Args:
-            counts: of the running test so far.
+            counts: of the test that runs.
+            share: how much of it is done, from 0 to 1; then the bar is taken away, since
+                the test runs where it may print.
         """
-        reporter = self._config.pluginmanager.get_plugin("terminalreporter")
-        if not self._options.torture or reporter is None or not reporter.isatty:
+        if not self._bar.is_seen:
             return
-        line = self._sweep.progress(len(self._tests), counts)
-        if line:
-            reporter.rewrite(line, erase=True)
+        if share >= 1:
+            self._bar.erase()
+            return
+        progress = self._sweep.progress(self._done + share, counts)
+        if progress is not None:
+            self._bar.draw(*progress)
 
     def introduce(self, libraries: list[Library]) -> list[str]:
         """The lines about libraries that have been loaded by the end of collection."""

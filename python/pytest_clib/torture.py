@@ -86,7 +86,9 @@ class Harvest:
 class Torture:
     """The plugin object, where tests are executed."""
 
-    def __init__(self, run: Run, progress: Callable[[Counter[str]], None]) -> None:
+    def __init__(
+        self, run: Run, progress: Callable[[Counter[str], float], None]
+    ) -> None:
         self._run = run
         self._options = run.options
         self._progress = progress
@@ -245,9 +247,16 @@ class Torture:
             )
         baseline = self._baseline(counted, calls)
         limit = self._limit(counted.seconds)
-        for injection in self._planner.plan(calls):
-            if self._one(item, injection, baseline, limit, harvest):
-                return None
+        planned = self._planner.plan(calls)
+        try:
+            for number, injection in enumerate(planned, 1):
+                if self._one(item, injection, baseline, limit, harvest):
+                    return None
+                if number < len(planned):
+                    self._progress(harvest.counts, number / len(planned))
+        finally:
+            if self._child is None:
+                self._progress(harvest.counts, 1.0)
         return None
 
     def _one(
@@ -292,7 +301,6 @@ class Torture:
             )
         if verdict.category in {"hang", "waited"}:
             self._waits[what] += 1
-        self._progress(harvest.counts)
         return False
 
     def _cell(self, ended: Ended, injection: Injection, category: str) -> Cell:

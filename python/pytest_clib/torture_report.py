@@ -111,21 +111,31 @@ class Sweep:
             notes.append(f"and {len(self._notes) - len(shown)} more of this kind")
         return notes
 
-    def progress(self, tests: int, counts: Mapping[str, int]) -> str:
-        """The line to draw, or ``""`` if it is too early for another."""
+    def progress(
+        self, tests: float, counts: Mapping[str, int]
+    ) -> tuple[float, str] | None:
+        """Which share is done, and what to say; ``None`` if it is too early for another.
+
+        Args:
+            tests: how many are done, with the share of the one that runs.
+            counts: of the test that runs.
+        """
         now = time.monotonic()
         if now - self._drawn < REFRESH:
-            return ""
+            return None
         self._drawn = now
         seconds = now - self._began
         injections = self.counts["injections"] + counts.get("injections", 0)
-        total = f" of {self.total}" if self.total else ""
-        line = (
-            f"torture: test {min(tests + 1, self.total or tests + 1)}{total}, "
-            f"{injections} injections, {injections / seconds:.0f}/s"
+        total = f"/{self.total}" if self.total else ""
+        text = (
+            f"torture: {int(tests)}{total} tests, {injections} injections, "
+            f"{injections / seconds:.0f}/s"
         )
-        if self.total and tests:
-            left = seconds / tests * (self.total - tests)
-            line += f", {int(left) // 60}:{int(left) % 60:02} left"
+        share = tests / self.total if self.total else 0.0
+        if share:
+            left = int(max(seconds / share - seconds, 0))
+            text += f", {left // 60}:{left % 60:02} left"
         found = len(self._groups)
-        return line + (f", {found} finding{'s' if found != 1 else ''}" if found else "")
+        if found:
+            text += f", {found} finding{'s' if found != 1 else ''}"
+        return share, text

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -193,6 +195,82 @@ def test_two(once, own):
     assert outcome.report["summary"]["injections"] == 2
 
 
+class Screen:
+    """What a terminal shows of what is written to it, as far as pytest and a bar need."""
+
+    def __init__(self) -> None:
+        self.lines = [""]
+        self.row = self.column = 0
+        self.shown: set[str] = set()
+
+    def write(self, text: str) -> None:
+        for command, count, letter, char in re.findall(
+            r"(\x1b\[([\d;]*)([A-Za-z]))|([\s\S])", text
+        ):
+            if command:
+                self._command(letter, int(count or 1) if letter in "AG" else 0)
+            elif char == "\n":
+                self.row += 1
+                self.lines += [""] * (self.row + 1 - len(self.lines))
+            elif char == "\r":
+                self.column = 0
+            else:
+                line = self.lines[self.row].ljust(self.column)
+                self.lines[self.row] = (
+                    line[: self.column] + char + line[self.column + 1 :]
+                )
+                self.column += 1
+                self.shown.add(self.lines[self.row])
+
+    def _command(self, letter: str, count: int) -> None:
+        if letter == "A":
+            self.row -= count
+        elif letter == "G":
+            self.column = count - 1
+        elif letter == "J":
+            self.lines[self.row] = self.lines[self.row][: self.column]
+            del self.lines[self.row + 1 :]
+        else:
+            assert letter == "m", letter
+
+
+def test_the_bar_leaves_no_trace(suite, library):
+    source = """
+def test_mapped():
+    lib.mapped()
+
+def test_prints():
+    print("and")
+    print("more")
+"""
+    suite.write(source, library)
+    terminal, end = os.openpty()
+    command = [sys.executable, "-m", "pytest", "-s", f"--clib={library}"]
+    run = subprocess.Popen(
+        [*command, "--clib-torture", "-p", "no:cacheprovider"],
+        cwd=suite.pytester.path,
+        env={**os.environ, "TERM": "xterm"},
+        stdout=end,
+    )
+    os.close(end)
+    written = b""
+    with contextlib.suppress(OSError):  # the other end is closed
+        while data := os.read(terminal, 1 << 16):
+            written += data
+    os.close(terminal)
+    screen = Screen()
+    screen.write(written.decode())
+
+    assert run.wait() == pytest.ExitCode.OK
+    form = re.compile(
+        r"\[#*\.*\] torture: 0/2 tests, \d+ injections, \d+/s, 0:\d\d left"
+    )
+    assert any(form.fullmatch(line) for line in screen.shown)
+    assert not any("/2 tests" in line for line in screen.lines)
+    start = screen.lines.index("test_it.py .and")
+    assert screen.lines[start + 1 : start + 3] == ["more", "."]
+
+
 def test_a_failed_unmapping_is_no_leak(suite, library):
     outcome = suite.run("def test():\n    lib.mapped()\n", library, "--clib-torture")
 
@@ -329,6 +407,25 @@ def test_an_injection_happens_in_the_test_itself(suite, library):
     assert "assert -1 == 0" in outcome.text
 
 
+@pytest.mark.skipif(shutil.which("gdb") is None, reason="needs gdb")
+def test_a_debugger_stops_where_it_crashes(suite, library):
+    suite.write(ORDERED + SUITE, library)
+    inject = "--clib-inject=malloc:1:ENOMEM@test_twice"
+    done = subprocess.run(
+        [
+            *("gdb", "-nx", "-batch", "-ex", "run", "-ex", "backtrace 3", "--args"),
+            *(sys.executable, "-m", "pytest", f"--clib={library}", inject),
+        ],
+        cwd=suite.pytester.path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert "received signal SIGSEGV" in done.stdout, done.stdout + done.stderr
+    assert re.search(r"#[01] .*\btwice \(text=.* \"ab\"\)", done.stdout), done.stdout
+
+
 def test_groups_choose_what_fails(suite, library):
     outcome = suite.run(SUITE, library, "--clib-torture", "--clib-groups=file,socket")
 
@@ -366,6 +463,19 @@ PARENT = os.getpid()
     assert outcome.kinds == ["crash"]
     assert "torture: interrupted" in outcome.text
     assert outcome.result.ret == pytest.ExitCode.INTERRUPTED
+
+
+def test_ctrl_c_in_the_middle_of_a_fork_is_not_lost(suite, library):
+    source = """
+os.register_at_fork(after_in_parent=lambda: os.kill(os.getpid(), 2))
+
+def test():
+    assert lib.set(b"x") == 0
+"""
+    outcome = suite.run(source, library, "--clib-torture")
+
+    assert outcome.result.ret == pytest.ExitCode.INTERRUPTED
+    assert "torture: interrupted" in outcome.text
 
 
 def test_ctrl_c_ends_a_copy_that_hangs(suite, library):
