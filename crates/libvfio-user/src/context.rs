@@ -90,14 +90,13 @@ impl VfuCtx {
         self.kind != Kind::NonBlocking
     }
 
-    /// What a blocking context waits at; `None` for a non-blocking one, and where there is nothing.
-    pub(crate) fn source(&self) -> Option<Source> {
-        let fd = self.core.poll_fd()?;
-        match self.kind {
-            Kind::NonBlocking => None,
-            Kind::Socket => Some(Source::Socket(fd)),
-            Kind::Pipe => Some(Source::Pipe(fd)),
+    /// What a blocking context with a client waits at.
+    pub(crate) fn source(&self) -> Result<Source, Failure> {
+        let fd = self.core.poll_fd().ok_or(vfu::Error::NotConnected)?;
+        if self.kind == Kind::Pipe {
+            return Ok(Source::Pipe(fd));
         }
+        Ok(Source::Socket(fd, self.core.receive_place()?))
     }
 
     pub(crate) fn shared(&self) -> &Shared {

@@ -35,28 +35,31 @@ impl fmt::Debug for Callbacks {
     }
 }
 
-/// Calls `callback` and returns what it returned, and errno.
-fn sample<T>(callback: impl FnOnce() -> T) -> (T, c_int) {
+/// Makes errno fit to be looked at after `callback`, see [`left`], and calls it.
+#[inline(always)]
+fn call<T>(callback: impl FnOnce() -> T) -> T {
     set_errno(0);
-    let result = callback();
-    (result, errno())
+    callback()
+}
+
+/// What a callback that failed has left in errno. Call this before anything else.
+#[cold]
+fn left() -> Errno {
+    Errno::new(errno())
 }
 
 /// For callbacks that return 0, or tell failure with -1 and errno. Positive values were never failures.
-fn status(result: c_int, errno: c_int) -> Result<(), Errno> {
-    if result >= 0 {
-        Ok(())
-    } else {
-        Err(Errno::new(errno))
-    }
+fn status(result: c_int) -> Result<(), Errno> {
+    if result >= 0 { Ok(()) } else { Err(left()) }
 }
 
 /// For callbacks that return how many of `asked` bytes they moved, or -1 and errno.
-fn moved(result: ssize_t, errno: c_int, asked: usize) -> Result<usize, Errno> {
+#[inline(always)]
+fn moved(result: ssize_t, asked: usize) -> Result<usize, Errno> {
     match usize::try_from(result) {
         Ok(moved) if moved <= asked => Ok(moved),
         Ok(_) => Err(Errno::EINVAL),
-        Err(_) => Err(Errno::new(errno)),
+        Err(_) => Err(left()),
     }
 }
 
@@ -86,12 +89,13 @@ impl CDevice<'_> {
         let callback = callback.ok_or(Errno::ENOTSUP)?;
         let (buf, len) = (data.as_mut_ptr(), data.len());
         // SAFETY: the device gave this function for these arguments; `buf` has `len` bytes.
-        let (result, errno) = sample(|| unsafe { callback(self.0.this(), buf.cast(), len as u64) });
-        moved(result, errno, len)
+        let result = call(|| unsafe { callback(self.0.this(), buf.cast(), len as u64) });
+        moved(result, len)
     }
 }
 
 impl Device for CDevice<'_> {
+    #[inline(always)]
     fn region_access(
         &mut self,
         _: &Context,
@@ -107,7 +111,7 @@ impl Device for CDevice<'_> {
         let (Access::Read(data) | Access::Write(data)) = access;
         let (buf, count) = (data.as_mut_ptr(), data.len());
         // SAFETY: the device gave this function for these arguments; `buf` has `count` bytes.
-        let (result, errno) = sample(|| unsafe {
+        let result = call(|| unsafe {
             callback(
                 self.0.this(),
                 buf.cast(),
@@ -116,7 +120,7 @@ impl Device for CDevice<'_> {
                 is_write,
             )
         });
-        if moved(result, errno, count)? == count {
+        if moved(result, count)? == count {
             Ok(())
         } else {
             Err(Errno::EINVAL)
@@ -129,8 +133,8 @@ impl Device for CDevice<'_> {
         };
         let kind = kind as c_int;
         // SAFETY: the device gave this function for these arguments.
-        let (result, errno) = sample(|| unsafe { callback(self.0.this(), kind) });
-        status(result, errno)
+        let result = call(|| unsafe { callback(self.0.this(), kind) });
+        status(result)
     }
 
     fn quiesce(&mut self, _: &Context) -> Result<Quiesce, Errno> {
@@ -138,8 +142,8 @@ impl Device for CDevice<'_> {
             return Ok(Quiesce::Done);
         };
         // SAFETY: the device gave this function for this argument.
-        let (result, errno) = sample(|| unsafe { callback(self.0.this()) });
-        match status(result, errno) {
+        let result = call(|| unsafe { callback(self.0.this()) });
+        match status(result) {
             Ok(()) => Ok(Quiesce::Done),
             Err(Errno::EBUSY) => Ok(Quiesce::Pending),
             Err(errno) => Err(errno),
@@ -166,12 +170,8 @@ impl Device for CDevice<'_> {
         let callback = self.migration()?.transition.ok_or(Errno::ENOTSUP)?;
         let state = state as c_int;
         // SAFETY: the device gave this function for these arguments.
-        let (result, errno) = sample(|| unsafe { callback(self.0.this(), state) });
-        if result == 0 {
-            Ok(())
-        } else {
-            Err(Errno::new(errno))
-        }
+        let result = call(|| unsafe { callback(self.0.this(), state) });
+        if result == 0 { Ok(()) } else { Err(left()) }
     }
 
     fn migration_read(&mut self, _: &Context, data: &mut [u8]) -> Result<usize, Errno> {

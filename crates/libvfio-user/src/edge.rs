@@ -9,6 +9,7 @@
 //! 4. No reference but a shared one reaches the closure, so that callbacks may enter again. Entry points that
 //!    any thread may call see [`Shared`] only, which is `Sync`.
 
+use std::cell::Cell;
 use std::ffi::{c_int, c_void};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -187,9 +188,11 @@ pub(crate) unsafe fn entry<T: Returned, D: Into<Done<T>>>(
         return refused();
     };
     let held = Held::new();
-    let before = errno();
+    // SAFETY: glibc's pointer to the calling thread's errno is always valid, and this stays that thread.
+    let errno = unsafe { &*libc::__errno_location().cast::<Cell<c_int>>() };
+    let before = errno.get();
     let done = guarded(live.shared(), name, || body(live));
-    set_errno(done.errno.unwrap_or(before));
+    errno.set(done.errno.unwrap_or(before));
     held.release();
     done.value
 }

@@ -12,10 +12,10 @@
 use std::ffi::c_int;
 use std::mem::MaybeUninit;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
-use std::ptr;
+use std::ptr::{self, NonNull};
 
 use libc::{cmsghdr, iovec, msghdr, pollfd, ssize_t};
-use vfu::{ARRIVAL_SIZE, Arrival};
+use vfu::Arrival;
 
 use crate::edge::errno;
 
@@ -41,10 +41,11 @@ pub(crate) struct Held(c_int);
 
 impl Held {
     pub(crate) fn new() -> Self {
-        let mut old = 0;
+        let mut old = MaybeUninit::uninit();
         // SAFETY: `old` is a place for the old state. Disabling never acts on a pending cancellation.
-        unsafe { pthread_setcancelstate(CANCEL_DISABLE, &raw mut old) };
-        Self(old)
+        unsafe { pthread_setcancelstate(CANCEL_DISABLE, old.as_mut_ptr()) };
+        // SAFETY: the call cannot fail with a state that exists, and has written the old one.
+        Self(unsafe { old.assume_init() })
     }
 
     /// Back to the state before. With the asynchronous type, a cancellation that is pending acts here.
@@ -82,15 +83,17 @@ enum Outcome {
 /// What to wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Source {
-    Socket(RawFd),
+    /// A socket with a client, and where to receive from it.
+    Socket(RawFd, NonNull<[u8]>),
+    /// A socket that clients connect to.
+    Listener(RawFd),
     /// Anything that can only be polled.
     Pipe(RawFd),
 }
 
-/// Place for what one wait receives. Owns nothing: descriptors are numbers in `control` until [`take`](Self::take).
+/// What one wait brings. Owns nothing: descriptors are numbers in `control` until [`take`](Self::take).
 pub(crate) struct Reception {
     outcome: Outcome,
-    bytes: MaybeUninit<[u8; ARRIVAL_SIZE]>,
     control: MaybeUninit<Control>,
 }
 
@@ -98,7 +101,6 @@ impl Reception {
     pub(crate) const fn new() -> Self {
         Self {
             outcome: Outcome::None,
-            bytes: MaybeUninit::uninit(),
             control: MaybeUninit::uninit(),
         }
     }
@@ -106,8 +108,8 @@ impl Reception {
     /// Waits once. Leaves the function only by returning, or by cancellation of the thread.
     pub(crate) fn wait(&mut self, source: Source) {
         match source {
-            Source::Socket(fd) => self.receive(fd),
-            Source::Pipe(fd) => {
+            Source::Socket(fd, place) => self.receive(fd, place),
+            Source::Listener(fd) | Source::Pipe(fd) => {
                 let mut place = pollfd {
                     fd,
                     events: libc::POLLIN,
@@ -124,10 +126,10 @@ impl Reception {
         }
     }
 
-    fn receive(&mut self, fd: RawFd) {
+    fn receive(&mut self, fd: RawFd, place: NonNull<[u8]>) {
         let mut buffer = iovec {
-            iov_base: self.bytes.as_mut_ptr().cast(),
-            iov_len: ARRIVAL_SIZE,
+            iov_base: place.as_ptr().cast(),
+            iov_len: place.len(),
         };
         let mut message = msghdr {
             msg_name: ptr::null_mut(),
@@ -138,7 +140,8 @@ impl Reception {
             msg_controllen: CONTROL_SIZE,
             msg_flags: 0,
         };
-        // SAFETY: both buffers belong to `self` and have the sizes given.
+        // SAFETY: the context gave `place` for this, and no call of it is made meanwhile; the control buffer is ours. Both have
+        // the sizes given.
         let result = unsafe { recvmsg(fd, &raw mut message, libc::MSG_CMSG_CLOEXEC) };
         self.outcome = match usize::try_from(result) {
             // The end of the stream and errors are met again, and handled, by the core.
@@ -169,11 +172,8 @@ impl Reception {
             } => {
                 let mut fds = Vec::new();
                 let lost = self.own_descriptors(control, &mut fds) || lost;
-                // SAFETY: recvmsg has written the first `count` bytes, of ARRIVAL_SIZE at most.
-                let bytes =
-                    unsafe { std::slice::from_raw_parts(self.bytes.as_ptr().cast(), count) };
                 give(Arrival::Message {
-                    bytes,
+                    count,
                     fds: &mut fds,
                     lost,
                 })

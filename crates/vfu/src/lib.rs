@@ -66,7 +66,7 @@ mod transport;
 mod version;
 pub mod wire;
 
-pub use context::{ARRIVAL_SIZE, Arrival, Context, Mode, Served, Transfer};
+pub use context::{Arrival, Context, Mode, Served, Transfer};
 pub use device::{Access, Device, Quiesce, ResetKind};
 pub use dma::Dma;
 pub use error::{Errno, Error, Result};

@@ -110,6 +110,39 @@ fn every_cut_of_a_message_is_put_together() {
     }
 }
 
+/// More requests than a receive takes, so that messages are cut, also behind refused ones: none is lost, and none comes
+/// before another one.
+#[test]
+fn a_long_burst_is_answered_in_order() {
+    for mode in [Mode::NonBlocking, Mode::Blocking] {
+        for refused in [0, 1] {
+            let mut rig = Rig::new(mode);
+            let mut client = rig.connect();
+            let requests: Vec<u8> = (0..600)
+                .flat_map(|id| {
+                    let flags = if id % 2 == refused { TYPE_REPLY } else { 0 };
+                    // 36 bytes, of which no buffer holds a round number
+                    message(id, Command::RegionWrite, flags, &write(BAR, 0, &[1; 4]))
+                })
+                .collect();
+            client.send_raw(&requests, &[]).unwrap();
+            let socket = client.as_fd().as_raw_fd();
+            // SAFETY: no pointers.
+            assert_eq!(unsafe { libc::shutdown(socket, libc::SHUT_WR) }, 0);
+            while rig.run().is_ok() {} // a blocking context serves until the client has gone
+            drop(rig);
+            let mut answers = Vec::new();
+            while let Ok(reply) = client.receive_any() {
+                answers.push((reply.header.id, reply.header.error));
+            }
+            let expected: Vec<_> = (0..600)
+                .map(|id| (id, if id % 2 == refused { 22 } else { 0 }))
+                .collect();
+            assert_eq!(answers, expected, "{mode:?}, {refused}");
+        }
+    }
+}
+
 /// Requests behind each other, cut at every place, with a run after every piece.
 #[test]
 fn bytes_one_by_one() {

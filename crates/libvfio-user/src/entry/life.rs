@@ -118,7 +118,7 @@ pub unsafe extern "C" fn vfu_realize_ctx(ctx: *mut VfuCtx) -> c_int {
 pub unsafe extern "C-unwind" fn vfu_attach_ctx(ctx: *mut VfuCtx) -> c_int {
     // SAFETY: the caller's promise.
     let step = unsafe { attach(ctx, None) };
-    let Step::Wait(Source::Socket(listener)) = step else {
+    let Step::Wait(Source::Listener(listener)) = step else {
         return step.returned();
     };
     // Nothing here may need to be dropped: the thread may be cancelled in this call.
@@ -139,7 +139,7 @@ unsafe fn attach(ctx: *mut VfuCtx, accepted: Option<c_int>) -> Step {
         let result = match accepted {
             None => match core.accept_fd() {
                 Some(listener) if ctx.is_blocking() && !core.is_serving() => {
-                    return Ok(Step::Wait(Source::Socket(listener)));
+                    return Ok(Step::Wait(Source::Listener(listener)));
                 }
                 _ => core.attach(),
             },
@@ -209,10 +209,37 @@ pub unsafe extern "C" fn vfu_get_poll_fd(ctx: *mut VfuCtx) -> c_int {
 /// `ctx` is NULL or a live context, used by this thread only.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn vfu_run_ctx(ctx: *mut VfuCtx) -> c_int {
+    // SAFETY: the caller's promise.
+    if unsafe { ctx.as_ref() }.is_some_and(VfuCtx::is_blocking) {
+        // SAFETY: as above.
+        return unsafe { run_blocking(ctx) };
+    }
+    let body = |ctx: &VfuCtx| {
+        let served = ctx
+            .core()
+            .run(&mut CDevice(ctx))
+            .map_err(unlogged_if_reentered)?;
+        let requests = c_int::try_from(served.requests).unwrap_or(c_int::MAX);
+        Ok(match served.failed {
+            None => requests.into(),
+            Some(failed) => Done::with_errno(requests, failed.get()),
+        })
+    };
+    // SAFETY: as above.
+    unsafe { entry(ctx, "vfu_run_ctx", body) }
+}
+
+/// Runs a context that waits.
+///
+/// # Safety
+///
+/// As [`vfu_run_ctx`].
+#[inline(never)]
+unsafe fn run_blocking(ctx: *mut VfuCtx) -> c_int {
     let mut reception = Reception::new();
     loop {
         // SAFETY: the caller's promise.
-        let step = unsafe { run(ctx, &mut reception) };
+        let step = unsafe { run_until_wait(ctx, &mut reception) };
         let Step::Wait(source) = step else {
             return step.returned();
         };
@@ -221,31 +248,19 @@ pub unsafe extern "C-unwind" fn vfu_run_ctx(ctx: *mut VfuCtx) -> c_int {
     }
 }
 
-/// One part of running: up to the wait for another message.
+/// One part of running a context that waits: up to the wait for another message.
 ///
 /// # Safety
 ///
 /// As [`vfu_run_ctx`].
-unsafe fn run(ctx: *mut VfuCtx, reception: &mut Reception) -> Step {
+unsafe fn run_until_wait(ctx: *mut VfuCtx, reception: &mut Reception) -> Step {
     let body = |ctx: &VfuCtx| {
-        let (core, mut device) = (ctx.core(), CDevice(ctx));
-        if ctx.is_blocking() {
-            if reception.is_interrupted() {
-                return Err(Failure::Logged(Errno::new(libc::EINTR)));
-            }
-            let served = reception.take(|arrival| core.run_received(&mut device, arrival));
-            let _ = served.map_err(unlogged_if_reentered)?;
-            let source = ctx
-                .source()
-                .ok_or(Failure::Core(vfu::Error::NotConnected))?;
-            return Ok(Step::Wait(source).into());
+        if reception.is_interrupted() {
+            return Err(Failure::Logged(Errno::new(libc::EINTR)));
         }
-        let served = core.run(&mut device).map_err(unlogged_if_reentered)?;
-        let requests = c_int::try_from(served.requests).unwrap_or(c_int::MAX);
-        let step = Step::Return(requests);
-        Ok(served
-            .failed
-            .map_or(step.into(), |failed| Done::with_errno(step, failed.get())))
+        let served = reception.take(|arrival| ctx.core().run_received(&mut CDevice(ctx), arrival));
+        let _ = served.map_err(unlogged_if_reentered)?;
+        Ok(Step::Wait(ctx.source()?))
     };
     // SAFETY: the caller's promise.
     unsafe { entry(ctx, "vfu_run_ctx", body) }

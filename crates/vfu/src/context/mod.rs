@@ -12,6 +12,7 @@ mod setup;
 
 use core::cell::{Cell, OnceCell, RefCell, RefMut};
 use core::fmt;
+use core::ptr::NonNull;
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
@@ -57,19 +58,16 @@ pub enum Arrival<'a> {
     Nothing,
     /// There is something to receive, or the client has gone.
     Readable,
-    /// This was received, with one `recvmsg` of at most [`ARRIVAL_SIZE`] bytes.
+    /// This was received, with one `recvmsg` to [`Context::receive_place`].
     Message {
-        /// The bytes, one at least.
-        bytes: &'a [u8],
+        /// So many bytes, one at least.
+        count: usize,
         /// The descriptors that came with them. They are taken out.
         fds: &'a mut Vec<OwnedFd>,
         /// Descriptors were lost on the way (`MSG_CTRUNC`).
         lost: bool,
     },
 }
-
-/// Most bytes of one [`Arrival::Message`]: what is received at once between messages.
-pub const ARRIVAL_SIZE: usize = crate::transport::inbox::SMALL;
 
 /// One emulated device that listens for one client at a time. See the [crate documentation](crate).
 pub struct Context {
@@ -231,6 +229,7 @@ impl Context {
     /// EINVAL before [`realize`](Self::realize). EBUSY while a quiesce is pending, and inside a callback. ENOTCONN when no
     /// client is attached, or it has just gone and the device was reset. EINTR when a signal came while waiting for a request. The error of a
     /// quiesce callback that failed for a lost connection. ENOMEM. What `recvmsg` and `sendmsg` fail with.
+    #[inline]
     pub fn run(&self, device: &mut dyn Device) -> Result<Served> {
         self.begin_run()?.run(self, device)
     }
@@ -244,12 +243,26 @@ impl Context {
         self.session.try_borrow_mut().map_err(|_| Error::Reentered)
     }
 
+    /// Where callers of [`run_received`](Self::run_received) receive a message: initialised memory, one byte at least, that may be
+    /// written, and is used by nobody else, until the next call of a method of this context.
+    ///
+    /// # Errors
+    /// ENOMEM. EBUSY inside a callback.
+    pub fn receive_place(&self) -> Result<NonNull<[u8]>> {
+        let mut session = self
+            .session
+            .try_borrow_mut()
+            .map_err(|_| Error::Reentered)?;
+        session.place().map(NonNull::from)
+    }
+
     /// As [`run`](Self::run), for callers that wait for the client themselves: serves what `arrival` brings and what it completes,
     /// and returns when only another message is left to wait for. A message that has begun is waited for here, by a
     /// blocking context.
     ///
     /// # Errors
     /// As [`run`](Self::run).
+    #[inline]
     pub fn run_received(&self, device: &mut dyn Device, arrival: Arrival<'_>) -> Result<Served> {
         self.begin_run()?.run_received(self, device, arrival)
     }

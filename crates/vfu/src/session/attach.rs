@@ -21,6 +21,7 @@ impl Session {
         if ctx.link.is_attached() {
             return Err(Error::AlreadyAttached);
         }
+        ctx.link.disturb();
         if let Some(connection) = connection {
             self.inbox.clear(); // of a client that has not agreed yet
             ctx.link.close();

@@ -11,6 +11,7 @@ mod dma;
 mod feature;
 mod info;
 mod irqs;
+mod lone;
 mod regions;
 mod serve;
 
@@ -35,6 +36,19 @@ enum Pending {
     Request,
     /// The reset after a lost connection.
     Reset,
+}
+
+/// What comes after what waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Then {
+    /// Another message is received.
+    Receive,
+    /// The same, and this is what the first receive has brought.
+    Received(Fill),
+    /// Another message is received, once; then as `Return`.
+    ReceiveOnce,
+    /// The caller receives. Only a message that has begun is received to its end.
+    Return,
 }
 
 /// How serving one message ended.
@@ -80,6 +94,7 @@ impl Session {
 
     /// Gets ready for a DMA command that is sent from outside a callback.
     pub(crate) fn prepare_exchange(&mut self, ctx: &Context) -> Result<()> {
+        ctx.link.disturb();
         if self.is_pending() {
             return Err(Error::Quiescing);
         }
@@ -110,29 +125,15 @@ impl Session {
         Ok(())
     }
 
-    /// See [`Context::run`].
-    #[inline]
-    pub(crate) fn run(&mut self, ctx: &Context, device: &mut dyn Device) -> Result<Served> {
-        self.run_from(ctx, device, None)
-    }
-
-    /// See [`Context::run_received`].
-    pub(crate) fn run_received(
-        &mut self,
-        ctx: &Context,
-        device: &mut dyn Device,
-        arrival: Arrival<'_>,
-    ) -> Result<Served> {
-        self.run_from(ctx, device, Some(arrival))
-    }
-
-    #[inline]
+    /// Runs, whatever waits.
+    #[inline(never)]
     fn run_from(
         &mut self,
         ctx: &Context,
         device: &mut dyn Device,
         arrival: Option<Arrival<'_>>,
     ) -> Result<Served> {
+        ctx.link.disturb();
         if self.is_pending() {
             return Err(Error::Quiescing);
         }
@@ -144,11 +145,32 @@ impl Session {
         if !ctx.link.crossing.borrow().is_empty() {
             self.inbox.absorb(&mut ctx.link.crossing.borrow_mut())?;
         }
-        let elsewhere = arrival.is_some();
-        let mut readable = matches!(arrival, Some(Arrival::Readable));
-        if let Some(arrival) = arrival {
-            self.take(ctx, arrival)?;
+        let then = match arrival {
+            None => Then::Receive,
+            Some(Arrival::Readable) => Then::ReceiveOnce,
+            Some(_) => Then::Return,
+        };
+        if let Some(Arrival::Message { count, fds, lost }) = arrival {
+            self.inbox.take(count, fds, lost);
         }
+        self.go_on(ctx, device, then)
+    }
+
+    /// Serves what waits, and what is received as `then` says.
+    fn go_on(&mut self, ctx: &Context, device: &mut dyn Device, then: Then) -> Result<Served> {
+        let served = self.serve_on(ctx, device, then)?;
+        if !self.is_pending() && self.inbox.is_calm() && self.outbox.is_calm() {
+            ctx.link.settle();
+        }
+        Ok(served)
+    }
+
+    fn serve_on(
+        &mut self,
+        ctx: &Context,
+        device: &mut dyn Device,
+        mut then: Then,
+    ) -> Result<Served> {
         let mut receives = 0;
         loop {
             if self.has_work() && !self.serve_waiting(ctx, device)? {
@@ -165,11 +187,20 @@ impl Session {
             if let Some(why) = ctx.link.dead() {
                 return Err(self.lose(ctx, device, &why));
             }
-            if elsewhere && !core::mem::take(&mut readable) && !self.inbox.has_tail() {
-                return Ok(self.served);
-            }
             receives += 1;
-            match self.receive(ctx) {
+            let fill = match then {
+                Then::Return if !self.inbox.has_tail() => return Ok(self.served),
+                Then::Return | Then::Receive => self.receive(ctx),
+                Then::ReceiveOnce => {
+                    then = Then::Return;
+                    self.receive(ctx)
+                }
+                Then::Received(fill) => {
+                    then = Then::Receive;
+                    fill
+                }
+            };
+            match fill {
                 Fill::More => {}
                 Fill::Nothing => return Ok(self.served),
                 Fill::Closed => {
@@ -185,16 +216,9 @@ impl Session {
         }
     }
 
-    /// Takes what the caller received.
-    fn take(&mut self, ctx: &Context, arrival: Arrival<'_>) -> Result<()> {
-        match arrival {
-            Arrival::Message { bytes, fds, lost } => self
-                .inbox
-                .take(bytes, fds, lost)
-                .inspect_err(|error| ctx.link.kill(*error)),
-            Arrival::Nothing => self.inbox.prepare(),
-            Arrival::Readable => Ok(()),
-        }
+    /// See [`Context::receive_place`].
+    pub(crate) fn place(&mut self) -> Result<&mut [u8]> {
+        self.inbox.place()
     }
 
     #[inline]
@@ -272,6 +296,7 @@ impl Session {
         device: &mut dyn Device,
         outcome: Result<(), Errno>,
     ) -> Result<Served> {
+        ctx.link.disturb();
         self.served = Served::default();
         match core::mem::replace(&mut self.pending, Pending::Nothing) {
             Pending::Nothing => {
@@ -317,6 +342,7 @@ impl Session {
 
     /// See [`Context::shutdown`].
     pub(crate) fn shutdown(&mut self, ctx: &Context, device: &mut dyn Device) {
+        ctx.link.disturb();
         self.pending = Pending::Nothing;
         self.reset(ctx, device);
     }

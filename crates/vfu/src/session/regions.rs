@@ -14,7 +14,7 @@ use crate::wire::request::{RegionAccess, WRITE_MULTI, WRITE_ONE, write_one};
 use crate::wire::{Command, MAX_DATA, REGION_ACCESS};
 
 /// Serves `REGION_READ`.
-#[inline]
+#[inline(always)]
 pub(super) fn read(
     ctx: &Context,
     device: &mut dyn Device,
@@ -41,7 +41,7 @@ pub(super) fn read(
 }
 
 /// Serves `REGION_WRITE`.
-#[inline]
+#[inline(always)]
 pub(super) fn write(
     ctx: &Context,
     device: &mut dyn Device,

@@ -66,7 +66,7 @@ impl Session {
 
     /// Whether any of the rules of [`admit`](Self::admit) may be broken.
     #[inline]
-    fn is_doubtful(&self, ctx: &Context, header: &Header) -> bool {
+    pub(super) fn is_doubtful(&self, ctx: &Context, header: &Header) -> bool {
         header.flags & TYPE_MASK != TYPE_COMMAND
             || header.len() <= HEADER
             || header.len() > MAX_MESSAGE
@@ -158,7 +158,7 @@ impl Session {
     }
 
     #[cold]
-    fn fail(
+    pub(super) fn fail(
         &mut self,
         ctx: &Context,
         device: &mut dyn Device,
@@ -191,7 +191,7 @@ impl Session {
 
     /// The reply could not be sent: an error is tried instead, or the client is gone.
     #[cold]
-    fn reply_failed(
+    pub(super) fn reply_failed(
         &mut self,
         ctx: &Context,
         device: &mut dyn Device,
@@ -245,7 +245,7 @@ const fn is_allowed_when_stopped(command: Command) -> bool {
 
 /// Whether the device has to be quiet for a request, of which only the header is checked yet.
 #[inline]
-fn needs_quiesce(ctx: &Context, header: &Header, payload: &[u8]) -> bool {
+pub(super) fn needs_quiesce(ctx: &Context, header: &Header, payload: &[u8]) -> bool {
     if header.command == Command::RegionWrite as u16 {
         return write_needs_quiesce(ctx, payload);
     }
@@ -285,8 +285,8 @@ fn write_needs_quiesce(ctx: &Context, access: &[u8]) -> bool {
 }
 
 /// Reads the payload and calls the handler.
-#[inline]
-fn dispatch(
+#[inline(always)]
+pub(super) fn dispatch(
     ctx: &Context,
     device: &mut dyn Device,
     header: &Header,

@@ -249,15 +249,7 @@ pub(crate) fn receive(
     how: How,
 ) -> Received {
     let mut control = Control::new();
-    let mut message = libc::msghdr {
-        msg_name: core::ptr::null_mut(),
-        msg_namelen: 0,
-        msg_iov: buffers.as_mut_ptr().cast(), // transparent over iovec
-        msg_iovlen: buffers.len(),
-        msg_control: (&raw mut control).cast(),
-        msg_controllen: CONTROL_SIZE,
-        msg_flags: 0,
-    };
+    let mut message = message_for(buffers, &mut control);
     let count = loop {
         // SAFETY: the iovecs name writable memory that outlives the call (Into); the control buffer has the length given.
         let count = unsafe { libc::recvmsg(fd, &raw mut message, how.flags) };
@@ -265,18 +257,54 @@ pub(crate) fn receive(
             break count;
         }
         let errno = errno().get();
-        if would_block(errno) {
-            return Received::Nothing;
-        }
-        if errno == libc::ECONNRESET {
-            return Received::Closed; // the peer closed with unread data in its queue
-        }
         if errno != libc::EINTR || how.interrupt == Interrupt::Return {
-            return Received::Failed(Errno::new(errno));
+            return not_received(errno);
         }
     };
+    brought(count, &message, fds)
+}
+
+/// As [`receive`] with [`How::POLL`], for callers to whom bytes without descriptors are the one thing that matters:
+/// those are an `Ok`, 1 at least.
+#[inline(always)]
+pub(crate) fn receive_plain(
+    fd: RawFd,
+    place: &mut [u8],
+    fds: &mut dyn FdSink,
+) -> core::result::Result<usize, Received> {
+    let mut control = Control::new();
+    let mut buffers = [Into::slice(place)];
+    let mut message = message_for(&mut buffers, &mut control);
+    // SAFETY: as in `receive`.
+    let count = unsafe { libc::recvmsg(fd, &raw mut message, How::POLL.flags) };
+    if count > 0 && message.msg_controllen == 0 && message.msg_flags & libc::MSG_CTRUNC == 0 {
+        return Ok(count.cast_unsigned());
+    }
+    Err(match usize::try_from(count) {
+        Ok(count) => brought(count, &message, fds),
+        Err(_) => not_received(errno().get()),
+    })
+}
+
+/// The argument of a receive.
+#[inline(always)]
+fn message_for(buffers: &mut [Into<'_>], control: &mut Control) -> libc::msghdr {
+    libc::msghdr {
+        msg_name: core::ptr::null_mut(),
+        msg_namelen: 0,
+        msg_iov: buffers.as_mut_ptr().cast(), // transparent over iovec
+        msg_iovlen: buffers.len(),
+        msg_control: core::ptr::from_mut(control).cast(),
+        msg_controllen: CONTROL_SIZE,
+        msg_flags: 0,
+    }
+}
+
+/// What a receive of `count` bytes that filled in `message` has brought.
+#[inline]
+fn brought(count: usize, message: &libc::msghdr, fds: &mut dyn FdSink) -> Received {
     if message.msg_controllen != 0 {
-        take_descriptors(&message, fds);
+        take_descriptors(message, fds);
     }
     if count == 0 {
         return Received::Closed;
@@ -284,6 +312,18 @@ pub(crate) fn receive(
     Received::Bytes {
         count,
         lost: message.msg_flags & libc::MSG_CTRUNC != 0,
+    }
+}
+
+/// What the errno of a receive means.
+#[inline]
+const fn not_received(errno: libc::c_int) -> Received {
+    if would_block(errno) {
+        Received::Nothing
+    } else if errno == libc::ECONNRESET {
+        Received::Closed // the peer closed with unread data in its queue
+    } else {
+        Received::Failed(Errno::new(errno))
     }
 }
 

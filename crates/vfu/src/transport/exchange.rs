@@ -42,6 +42,7 @@ impl Data<'_> {
 
 /// Sends one command for `data` at `addr` and waits for its reply.
 pub(crate) fn exchange(link: &Link, addr: u64, mut data: Data<'_>) -> Result<()> {
+    link.disturb(); // requests may cross
     let id = link.next_id();
     let (channel, inbox, is_twin) = match (link.twin(), link.channel()) {
         (Some(twin), _) => (twin, &link.twin_inbox, true),

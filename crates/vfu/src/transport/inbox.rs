@@ -8,12 +8,12 @@
 //!    has no meaning.
 //! 4. The buffer is small between messages; it grows for one that needs it, and shrinks when such messages stay away.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{OwnedFd, RawFd};
 
 use super::stream::Channel;
 use crate::error::{Errno, Error, Result};
 use crate::sys::memory::{try_push, try_zeroed};
-use crate::sys::socket::{FdSink, How, Into, Received};
+use crate::sys::socket::{self, FdSink, How, Into, Received};
 use crate::wire::{HEADER, Header, MAX_MESSAGE};
 
 /// Bytes of the buffer between messages: a page of data and what describes it.
@@ -74,15 +74,48 @@ pub(crate) struct Inbox {
     calm: u32,
 }
 
+/// What [`Inbox::receive_calmly`] brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Calm {
+    /// A message that came alone: its header. It is not taken in, see [`Inbox::lone`].
+    Lone(Header),
+    /// Anything else, as after [`Inbox::fill`].
+    Fill(Fill),
+}
+
+/// Descriptors of one receive.
+#[derive(Debug, Clone, Copy)]
+struct Came {
+    /// There were some.
+    any: bool,
+    /// There was no place for all of them.
+    refused: bool,
+}
+
+impl Came {
+    const NONE: Self = Self {
+        any: false,
+        refused: false,
+    };
+}
+
 struct Sink<'a> {
     fds: &'a mut Vec<Tagged>,
-    arrived: bool,
-    lost: bool,
+    came: Came,
+}
+
+impl<'a> Sink<'a> {
+    const fn new(fds: &'a mut Vec<Tagged>) -> Self {
+        Self {
+            fds,
+            came: Came::NONE,
+        }
+    }
 }
 
 impl FdSink for Sink<'_> {
     fn take(&mut self, fd: OwnedFd) {
-        self.arrived = true;
+        self.came.any = true;
         if self.fds.len() >= MAX_WAITING_FDS
             || try_push(
                 self.fds,
@@ -94,7 +127,7 @@ impl FdSink for Sink<'_> {
             )
             .is_err()
         {
-            self.lost = true; // and closed
+            self.came.refused = true; // and closed
         }
     }
 }
@@ -222,19 +255,20 @@ impl Inbox {
         let Some(place) = self.buffer.get_mut(self.end..self.end + room) else {
             return Fill::Nothing;
         };
-        let mut sink = Sink {
-            fds: &mut self.fds,
-            arrived: false,
-            lost: false,
-        };
+        let mut sink = Sink::new(&mut self.fds);
         let received = channel.receive(&mut [Into::slice(place)], &mut sink, how);
-        let (arrived, refused) = (sink.arrived, sink.lost);
+        let came = sink.came;
+        self.note(received, came)
+    }
+
+    /// Takes in what a receive into the buffer brought.
+    fn note(&mut self, received: Received, came: Came) -> Fill {
         match received {
             Received::Bytes { count, lost } => {
                 self.end += count;
                 self.cut();
-                if arrived || lost {
-                    self.tag(lost || refused);
+                if came.any || lost {
+                    self.tag(lost || came.refused);
                 }
                 Fill::More
             }
@@ -247,6 +281,56 @@ impl Inbox {
         }
     }
 
+    /// True if nothing at all waits, and the buffer has the size that it has between messages.
+    pub(crate) fn is_calm(&self) -> bool {
+        self.end == 0 // hence start and scan
+            && self.buffer.len() == SMALL
+            && self.fds.is_empty()
+            && self.lost.is_none()
+            && !self.broken
+    }
+
+    /// Receives what is there, once. The inbox is [calm](Self::is_calm).
+    #[inline(always)]
+    pub(crate) fn receive_calmly(&mut self, socket: RawFd) -> Calm {
+        let mut sink = Sink::new(&mut self.fds);
+        let received = match socket::receive_plain(socket, &mut self.buffer, &mut sink) {
+            Err(Received::Nothing) => return Calm::Fill(Fill::Nothing),
+            Err(received) => received,
+            Ok(count) => {
+                if let Some(header) = self.lone_header(count) {
+                    return Calm::Lone(header);
+                }
+                let lost = false;
+                return Calm::Fill(self.note(Received::Bytes { count, lost }, Came::NONE));
+            }
+        };
+        let came = sink.came;
+        Calm::Fill(self.note(received, came))
+    }
+
+    /// The header of the one message that the first `count` bytes of the buffer are, if they are one. The inbox is
+    /// [calm](Self::is_calm).
+    #[inline(always)]
+    pub(crate) fn lone_header(&self, count: usize) -> Option<Header> {
+        let header = Header::decode(self.buffer.get(..count)?)?;
+        (header.len() == count).then_some(header)
+    }
+
+    /// The payload of a message that came alone, of which `header` was returned by [`lone_header`](Self::lone_header).
+    #[inline(always)]
+    pub(crate) fn lone(&mut self, header: &Header) -> &mut [u8] {
+        self.buffer
+            .get_mut(HEADER..header.len())
+            .unwrap_or_default()
+    }
+
+    /// Takes a message that came alone in after all.
+    pub(crate) fn take_lone(&mut self, header: &Header) {
+        self.end = header.len();
+        self.cut();
+    }
+
     /// Appends what was received elsewhere: bytes, and descriptors that came with the last of them.
     pub(crate) fn append(&mut self, bytes: &[u8], fds: &mut Vec<OwnedFd>) -> Result<()> {
         self.reserve(bytes.len())?;
@@ -255,35 +339,33 @@ impl Inbox {
             self.end += bytes.len();
         }
         self.cut();
-        let mut sink = Sink {
-            fds: &mut self.fds,
-            arrived: false,
-            lost: false,
-        };
-        let any = !fds.is_empty();
+        let mut sink = Sink::new(&mut self.fds);
         for fd in fds.drain(..) {
             sink.take(fd);
         }
-        let lost = sink.lost;
-        if any {
-            self.tag(lost);
+        let came = sink.came;
+        if came.any {
+            self.tag(came.refused);
         }
         Ok(())
     }
 
-    /// Makes room for what is received elsewhere, see [`take`](Self::take).
-    pub(crate) fn prepare(&mut self) -> Result<()> {
-        self.make_room()
-    }
-
-    /// Takes what was received elsewhere, as one receive; `lost`: descriptors were lost on the way.
-    pub(crate) fn take(&mut self, bytes: &[u8], fds: &mut Vec<OwnedFd>, lost: bool) -> Result<()> {
+    /// Where others may receive for [`take`](Self::take).
+    pub(crate) fn place(&mut self) -> Result<&mut [u8]> {
         self.make_room()?;
-        self.append(bytes, fds)?;
-        if lost {
-            self.tag(true);
+        Ok(self.buffer.get_mut(self.end..).unwrap_or_default())
+    }
+
+    /// Takes what others have received to [`place`](Self::place), with one receive: `count` bytes, and descriptors; `lost`:
+    /// some were lost on the way.
+    pub(crate) fn take(&mut self, count: usize, fds: &mut Vec<OwnedFd>, lost: bool) {
+        let mut sink = Sink::new(&mut self.fds);
+        for fd in fds.drain(..) {
+            sink.take(fd);
         }
-        Ok(())
+        let came = sink.came;
+        let count = count.min(self.buffer.len() - self.end);
+        self.note(Received::Bytes { count, lost }, came);
     }
 
     /// Moves all of `other` behind what is here.

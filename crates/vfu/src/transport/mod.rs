@@ -70,6 +70,8 @@ pub(crate) struct Link {
     pub(crate) limits: Cell<Limits>,
     /// Why the connection cannot go on; the next run resets the context.
     dead: Cell<Option<Error>>,
+    /// The connection's socket while all is calm, else -1. See [`calm`](Self::calm).
+    calm: Cell<RawFd>,
     /// What arrived while a DMA command waited for its reply, with the message that had begun before.
     pub(crate) crossing: RefCell<Inbox>,
     pub(crate) twin_inbox: RefCell<Inbox>,
@@ -97,6 +99,7 @@ impl Link {
             attached: Cell::new(false),
             limits: Cell::new(Limits::default()),
             dead: Cell::new(None),
+            calm: Cell::new(-1),
             crossing: RefCell::new(Inbox::new()),
             twin_inbox: RefCell::new(Inbox::new()),
             next_id: Cell::new(0),
@@ -210,8 +213,38 @@ impl Link {
         self.channel.get().map(f)
     }
 
+    /// The connection's socket, if the next message that arrives can be served at once: a version was agreed on, the
+    /// connection is alive, and nothing waits anywhere: no message or part of one, no reply, no quiesce. One word for all
+    /// of it, so that a run has one thing to look at.
+    ///
+    /// Whoever changes any of this calls [`disturb`](Self::disturb) first; only the session, which alone can tell that
+    /// nothing waits, calls [`settle`](Self::settle).
+    #[inline]
+    pub(crate) const fn calm(&self) -> Option<RawFd> {
+        let socket = self.calm.get();
+        if socket < 0 { None } else { Some(socket) }
+    }
+
+    /// From now on, a run has to look at everything.
+    #[inline]
+    pub(crate) fn disturb(&self) {
+        self.calm.set(-1);
+    }
+
+    /// Nothing waits in the session: calm, if that is so here, too.
+    pub(crate) fn settle(&self) {
+        if let Some(Channel::Socket(socket)) = self.channel.get()
+            && self.attached.get()
+            && self.dead.get().is_none()
+            && self.crossing.borrow().is_empty()
+        {
+            self.calm.set(socket);
+        }
+    }
+
     /// Remembers that the connection cannot go on.
     pub(crate) fn kill(&self, why: Error) {
+        self.disturb();
         self.dead.set(Some(self.dead.get().unwrap_or(why)));
     }
 
@@ -229,6 +262,7 @@ impl Link {
 
     /// Closes the connection.
     pub(crate) fn close(&self) {
+        self.disturb();
         self.attached.set(false);
         self.limits.set(Limits::default());
         self.dead.set(None);

@@ -89,7 +89,7 @@ impl Outbox {
     }
 
     /// Gives the reply `length` zeroed bytes of payload.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn payload(&mut self, length: usize) -> Result<&mut [u8]> {
         let needed = HEADER + length;
         if self.buffer.len() < needed || self.buffer.len() > SMALL {
@@ -130,7 +130,7 @@ impl Outbox {
     }
 
     /// Sends the reply to `request`: the payload, or `error`. A request that wants no reply gets none.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn reply(
         &mut self,
         channel: Channel,
@@ -223,6 +223,11 @@ impl Outbox {
         self.length = 0;
         self.forget_fds();
         Progress::Sent
+    }
+
+    /// True if nothing waits, and the buffer is no larger than it is between replies.
+    pub(crate) fn is_calm(&self) -> bool {
+        self.length == 0 && self.fds.is_empty() && self.buffer.len() <= SMALL
     }
 
     /// Whether part of a reply waits.
