@@ -172,6 +172,12 @@ pub enum Error {
         /// What `bind` failed with.
         errno: Errno,
     },
+    /// There is nothing that an event loop could wait for.
+    #[error("{context} has no descriptor for event loops")]
+    NoReadiness {
+        /// What it is.
+        context: &'static str,
+    },
     /// A setup argument is wrong.
     #[error("{what}: {value:#x} is not valid")]
     Argument {
@@ -401,6 +407,7 @@ impl Error {
             | Self::AlreadyAttached
             | Self::NothingPending
             | Self::Argument { .. }
+            | Self::NoReadiness { .. }
             | Self::NotSetUp { .. }
             | Self::Header { .. }
             | Self::Version { .. }

@@ -32,9 +32,8 @@
 //! # Loops
 //!
 //! A blocking context waits in [`Context::attach`] and [`Context::run`]. A non-blocking one never waits: call `attach`, and
-//! once it succeeded `run`, whenever [`Context::poll_fd`] is readable, with poll, epoll or tokio's `AsyncFd` (the context
-//! is `AsRawFd`). The descriptor changes when a client comes or goes; ask again after each call. While
-//! [`Context::wants_write`], poll for writing, too.
+//! once it succeeded `run`, whenever the descriptor of [`Context::readiness`] is readable. It is `AsFd`, and the same for the whole life of
+//! the context: register it once with poll, epoll, or tokio's `AsyncFd`.
 //!
 //! # Threads
 //!
@@ -59,6 +58,7 @@ pub mod irq;
 pub mod log;
 pub mod migration;
 pub mod pci;
+pub mod readiness;
 pub mod region;
 mod session;
 mod sys;
@@ -74,6 +74,7 @@ pub use irq::{IrqIndex, Irqs};
 pub use log::{Level, Log};
 pub use migration::MigrationState;
 pub use pci::MmapArea;
+pub use readiness::Readiness;
 pub use region::{IoEventFd, RegionFlags, RegionSetup, SharedFd};
 pub use sys::memory::try_box;
 

@@ -81,6 +81,7 @@ counted! {
     setsockopt = SYS_setsockopt(a, b, c, d, e);
     accept4 = SYS_accept4(a, b, c, d);
     close = SYS_close(a);
+    epoll_ctl = SYS_epoll_ctl(a, b, c, d);
 }
 
 /// System calls and allocations of `what`.
@@ -99,7 +100,7 @@ fn the_counters_count() {
 
 /// Calls in the source that are not counted: they make no system call, or only where a context is made, a region is mapped
 /// again (kcmp, through `syscall`), or in unit tests.
-const NOT_COUNTED: [&str; 15] = [
+const NOT_COUNTED: [&str; 16] = [
     "CMSG_DATA",
     "CMSG_FIRSTHDR",
     "CMSG_NXTHDR",
@@ -115,6 +116,7 @@ const NOT_COUNTED: [&str; 15] = [
     "eventfd",
     "ftruncate",
     "memfd_create",
+    "epoll_create1",
 ];
 
 fn sources(folder: &std::path::Path, into: &mut String) {
@@ -152,6 +154,15 @@ fn every_system_call_of_the_library_is_counted() {
 
 #[test]
 fn small_requests_cost_two_system_calls_and_no_allocation() {
+    small_requests(false);
+}
+
+#[test]
+fn they_cost_the_same_when_an_event_loop_waits_for_them() {
+    small_requests(true);
+}
+
+fn small_requests(watched: bool) {
     let rig = Rig::new(Mode::NonBlocking);
     struct Quiet;
     impl vfu::Device for Quiet {
@@ -176,6 +187,7 @@ fn small_requests_cost_two_system_calls_and_no_allocation() {
         }
     }
     rig.ctx.set_log(None, vfu::Level::Error);
+    let _readiness = watched.then(|| rig.ctx.readiness().unwrap());
     let mut client = rig.connect();
     let mut device = Quiet;
     for (command, payload) in [

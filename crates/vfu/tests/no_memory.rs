@@ -142,6 +142,7 @@ fn shared(fd: &OwnedFd) -> SharedFd {
 fn set_up(plan: &mut Plan, memory: &OwnedFd) -> Context {
     let path = unique("memory");
     let ctx = plan.call(|| Context::listen(&path, Mode::NonBlocking));
+    plan.call(|| ctx.readiness()); // the context keeps it
     plan.call(|| ctx.pci_init(3, 0, 0));
     let setup = || RegionSetup {
         index: 1,

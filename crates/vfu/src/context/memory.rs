@@ -56,7 +56,7 @@ impl Context {
     ///
     /// By message this waits for the client; a non-blocking context does so for at most ten seconds. Requests that the client sends meanwhile are
     /// served later: from inside a callback, by the call that runs it; otherwise by the next [`run`](Self::run), which
-    /// should follow at once since the descriptor to poll does not tell of them.
+    /// should follow at once: [`readiness`](Self::readiness) tells of them, [`poll_fd`](Self::poll_fd) does not.
     ///
     /// # Errors
     /// EINVAL for an entry that is stale or forged, or a `data` of another length. EACCES if it cannot be read. EIO if its file
@@ -102,12 +102,13 @@ impl Context {
     pub fn read_by_message(&self, iova: u64, data: &mut [u8]) -> Result<()> {
         let most = self.prepare_exchange()?;
         let mut addr = iova;
-        for piece in data.chunks_mut(most) {
+        let result = data.chunks_mut(most).try_for_each(|piece| {
             let length = piece.len() as u64;
             exchange(&self.link, addr, Data::Read(piece))?;
             addr = addr.wrapping_add(length);
-        }
-        Ok(())
+            Ok(())
+        });
+        self.with_readiness(result)
     }
 
     /// Writes client memory at `iova` with `DMA_WRITE` messages, in pieces that the client takes. The range is not checked here.
@@ -117,11 +118,12 @@ impl Context {
     pub fn write_by_message(&self, iova: u64, data: &[u8]) -> Result<()> {
         let most = self.prepare_exchange()?;
         let mut addr = iova;
-        for piece in data.chunks(most) {
+        let result = data.chunks(most).try_for_each(|piece| {
             exchange(&self.link, addr, Data::Write(piece))?;
             addr = addr.wrapping_add(piece.len() as u64);
-        }
-        Ok(())
+            Ok(())
+        });
+        self.with_readiness(result)
     }
 
     /// Gets ready for messages of our own; returns the most bytes for each.

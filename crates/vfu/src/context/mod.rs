@@ -14,7 +14,7 @@ use core::cell::{Cell, OnceCell, RefCell, RefMut};
 use core::fmt;
 use core::ptr::NonNull;
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
@@ -26,6 +26,7 @@ use crate::irq::Irqs;
 use crate::log::{Level, Logger};
 use crate::migration::MigrationState;
 use crate::pci::{self, Function};
+use crate::readiness::Readiness;
 use crate::region::{self, SharedFd};
 use crate::session::Session;
 use crate::transport::Link;
@@ -49,6 +50,14 @@ pub struct Served {
     pub requests: usize,
     /// The error that the last failed request was answered with.
     pub failed: Option<Errno>,
+}
+
+impl Served {
+    /// Whether there was nothing to serve.
+    #[must_use]
+    pub const fn nothing(&self) -> bool {
+        self.requests == 0 && self.failed.is_none()
+    }
 }
 
 /// What a caller of [`Context::run_received`] found at [`poll_fd`](Context::poll_fd).
@@ -207,11 +216,13 @@ impl Context {
             .session
             .try_borrow_mut()
             .map_err(|_| Error::Reentered)?;
-        session.attach(self, connection).inspect_err(|error| {
+        let result = session.attach(self, connection).inspect_err(|error| {
             if *error != Error::WouldBlock {
                 self.log(Level::Error, format_args!("attach failed: {error}"));
             }
-        })
+        });
+        drop(session);
+        self.with_readiness(result)
     }
 
     /// Whether a client is connected and has agreed on a version.
@@ -231,7 +242,8 @@ impl Context {
     /// quiesce callback that failed for a lost connection. ENOMEM. What `recvmsg` and `sendmsg` fail with.
     #[inline]
     pub fn run(&self, device: &mut dyn Device) -> Result<Served> {
-        self.begin_run()?.run(self, device)
+        let result = self.begin_run()?.run(self, device);
+        self.with_readiness(result)
     }
 
     #[inline]
@@ -264,7 +276,8 @@ impl Context {
     /// As [`run`](Self::run).
     #[inline]
     pub fn run_received(&self, device: &mut dyn Device, arrival: Arrival<'_>) -> Result<Served> {
-        self.begin_run()?.run_received(self, device, arrival)
+        let result = self.begin_run()?.run_received(self, device, arrival);
+        self.with_readiness(result)
     }
 
     /// Says that the device is quiet now, after [`Device::quiesce`] answered [`Pending`](crate::Quiesce::Pending): what waited
@@ -282,17 +295,69 @@ impl Context {
             .session
             .try_borrow_mut()
             .map_err(|_| Error::NothingPending)?;
-        session.quiesced(self, device, outcome)
+        let result = session.quiesced(self, device, outcome);
+        drop(session);
+        self.with_readiness(result)
+    }
+
+    /// The descriptor for event loops: readable whenever [`attach`](Self::attach), or [`run`](Self::run) once a client is attached, has
+    /// something to do. It is the same for the whole life of the context; register it once, for reading, level- or edge-triggered. Who is
+    /// told of edges only (tokio's `AsyncFd`, too) calls until nothing is left: EAGAIN from `attach`, [`Served::nothing`] or an
+    /// error from `run`.
+    ///
+    /// It is not readable while a quiesce is pending, nor while a client does not read its replies; and it is when a request came in during a
+    /// transfer by message. [`poll_fd`](Self::poll_fd) leaves all this to the caller.
+    ///
+    /// A context of which this was asked makes a system call more when a client comes or goes and when it begins or ends to wait for one of the
+    /// above; no other request costs more.
+    ///
+    /// # Errors
+    /// EINVAL for a blocking context, one over pipes, and after [`shutdown`](Self::shutdown). ENOMEM. What `epoll_create1` and `epoll_ctl` fail
+    /// with; `epoll_ctl`, with ENOMEM or ENOSPC, also can make `attach`, `run` and [`device_quiesced`](Self::device_quiesced) fail after
+    /// they have done everything else: the next call tries again.
+    pub fn readiness(&self) -> Result<Readiness> {
+        if self.mode == Mode::Blocking {
+            return Err(Error::NoReadiness {
+                context: "a blocking context",
+            });
+        }
+        let readiness = self.link.readiness()?;
+        self.update_readiness()?;
+        Ok(readiness)
+    }
+
+    /// The result of a call after which something else may have to be waited for.
+    #[inline]
+    pub(crate) fn with_readiness<T>(&self, result: Result<T>) -> Result<T> {
+        if self.link.is_watched() {
+            let updated = self.update_readiness();
+            let value = result?;
+            return updated.map(|()| value);
+        }
+        result
+    }
+
+    /// From inside a callback this does nothing: the call that runs it will.
+    #[cold]
+    pub(crate) fn update_readiness(&self) -> Result<()> {
+        let Ok(session) = self.session.try_borrow() else {
+            return Ok(());
+        };
+        self.link
+            .update_readiness(session.is_pending(), session.has_left())
     }
 
     /// Waits until [`attach`](Self::attach) or [`run`](Self::run) of a non-blocking context has something to do, for at most `patience`; says
-    /// whether it has. `None` waits for as long as it takes. Requests that came while a callback or a transfer by message waited for
-    /// the client are not seen here: call `run` before. For programs that wait for nothing else.
+    /// whether it has. `None` waits for as long as it takes. For programs that wait for nothing else.
     ///
     /// # Errors
     /// ENOTCONN where [`poll_fd`](Self::poll_fd) is `None`. EINTR when a signal came. What `poll` fails with.
     pub fn wait(&self, patience: Option<Duration>) -> Result<bool> {
         let fd = self.poll_fd().ok_or(Error::NotConnected)?;
+        let left = self.session.try_borrow().is_ok_and(|s| s.has_left());
+        if !self.wants_write() && (left || self.link.has_left()) {
+            return Ok(true);
+        }
         crate::sys::wait(fd, self.wants_write(), patience)
     }
 
@@ -334,7 +399,7 @@ impl Context {
         }
     }
 
-    /// The descriptor to poll: readable means, call [`attach`](Self::attach), or [`run`](Self::run) once a client is
+    /// The descriptor to poll, for loops that keep track of it themselves (others use [`readiness`](Self::readiness)): readable means, call [`attach`](Self::attach), or [`run`](Self::run) once a client is
     /// attached. It is the connection if there is one, else the listening socket, and changes when a client comes or goes.
     /// `None` for a pipe before `attach`, and after `shutdown`.
     #[must_use]
@@ -403,13 +468,6 @@ impl Context {
     }
 }
 
-impl AsRawFd for Context {
-    /// As [`poll_fd`](Context::poll_fd), -1 where that is `None`. The number is valid until the next call that can change it.
-    fn as_raw_fd(&self) -> RawFd {
-        self.poll_fd().unwrap_or(-1)
-    }
-}
-
 impl Drop for Context {
     /// Takes client memory and interrupts away from the handles of other threads, too.
     fn drop(&mut self) {
@@ -422,6 +480,7 @@ impl Drop for Context {
             }
         }
         self.irqs.clear();
+        self.link.close();
     }
 }
 

@@ -92,6 +92,11 @@ impl Session {
         self.outbox.is_waiting()
     }
 
+    /// Whether a call of `run` would have something to do without receiving anything.
+    pub(crate) fn has_left(&self) -> bool {
+        !self.is_pending() && self.has_work()
+    }
+
     /// Gets ready for a DMA command that is sent from outside a callback.
     pub(crate) fn prepare_exchange(&mut self, ctx: &Context) -> Result<()> {
         ctx.link.disturb();

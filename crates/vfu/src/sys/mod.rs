@@ -5,6 +5,7 @@
 //! 3. No call here allocates, except [`memory`], whose allocations are fallible.
 //! 4. EINTR is retried only where it would lose a message ([`Interrupt`]).
 
+pub(crate) mod epoll;
 pub(crate) mod event;
 pub(crate) mod memory;
 pub(crate) mod scatter;

@@ -8,12 +8,13 @@ pub(crate) mod inbox;
 pub(crate) mod outbox;
 pub(crate) mod stream;
 
-use core::cell::{Cell, RefCell};
+use core::cell::{Cell, OnceCell, RefCell};
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use crate::context::Mode;
 use crate::error::{Error, Result};
+use crate::readiness::{Next, Readiness, Watch};
 use crate::region::SharedFd;
 use crate::sys::socket;
 use inbox::Inbox;
@@ -77,6 +78,8 @@ pub(crate) struct Link {
     pub(crate) twin_inbox: RefCell<Inbox>,
     next_id: Cell<u16>,
     pub(crate) warned: Cell<bool>,
+    /// For event loops that asked for it.
+    watch: OnceCell<Watch>,
 }
 
 impl Link {
@@ -104,6 +107,56 @@ impl Link {
             twin_inbox: RefCell::new(Inbox::new()),
             next_id: Cell::new(0),
             warned: Cell::new(false),
+            watch: OnceCell::new(),
+        }
+    }
+
+    /// See [`Context::readiness`](crate::Context::readiness). The caller brings it up to date.
+    pub(crate) fn readiness(&self) -> Result<Readiness> {
+        if let Some(watch) = self.watch.get() {
+            return Ok(watch.handle());
+        }
+        let listener = self.listener.borrow();
+        let listener = listener.as_ref().ok_or(Error::NoReadiness {
+            context: match &self.pipe {
+                Some(_) => "a context over pipes",
+                None => "a context that was shut down",
+            },
+        })?;
+        let watch = Watch::new(listener.as_fd())?;
+        Ok(self.watch.get_or_init(|| watch).handle())
+    }
+
+    /// Whether somebody asked for [`readiness`](Self::readiness).
+    #[inline]
+    pub(crate) fn is_watched(&self) -> bool {
+        self.watch.get().is_some()
+    }
+
+    /// Brings [`readiness`](Self::readiness) up to date. `resting`: nothing can be done now. `waiting`: something is left to do.
+    pub(crate) fn update_readiness(&self, resting: bool, waiting: bool) -> Result<()> {
+        let Some(watch) = self.watch.get() else {
+            return Ok(());
+        };
+        let listener = self.listener.borrow().as_ref().map(AsRawFd::as_raw_fd);
+        let connection = self.channel.get().map(Channel::raw);
+        let next = match connection {
+            _ if resting => Next::Rest,
+            None => Next::Accept,
+            Some(_) if waiting || self.has_left() => Next::Proceed,
+            Some(_) => Next::Receive,
+        };
+        watch.update(listener, connection, next)
+    }
+
+    /// Whether a run would have something to do without receiving anything.
+    pub(crate) fn has_left(&self) -> bool {
+        self.dead().is_some() || !self.crossing.borrow().is_empty()
+    }
+
+    fn forget(&self, fd: RawFd) {
+        if let Some(watch) = self.watch.get() {
+            watch.forget(fd);
         }
     }
 
@@ -268,7 +321,9 @@ impl Link {
         self.dead.set(None);
         self.crossing.borrow_mut().clear();
         self.twin_inbox.borrow_mut().clear();
-        self.channel.set(None);
+        if let Some(channel) = self.channel.take() {
+            self.forget(channel.raw());
+        }
         self.twin.set(None);
         let peer = self.peer.borrow_mut().take();
         drop(peer);
@@ -276,6 +331,10 @@ impl Link {
 
     /// Closes the listening socket; true if it was open.
     pub(crate) fn stop_listening(&self) -> bool {
-        self.listener.borrow_mut().take().is_some()
+        let listener = self.listener.borrow_mut().take();
+        if let Some(listener) = &listener {
+            self.forget(listener.as_raw_fd());
+        }
+        listener.is_some()
     }
 }
