@@ -11,15 +11,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import abi_declarations as declared
 import pytest
 
 from pytest_clib import Kind, abi
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))
-import abi_declarations as declared  # noqa: E402 - found through the line above
-
-sys.path.remove(str(HERE))
 NUMBERS = itertools.count()
 CC = shlex.split(os.environ.get("CC", "cc"))
 

@@ -13,12 +13,12 @@ import os
 import re
 import subprocess
 import sys
-import textwrap
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from planted_pairs import Pair
 
 FOLDER = Path(__file__).with_name("pairs")
 PRELUDE = """\
@@ -26,34 +26,6 @@ import ctypes as c, errno, os, socket, unittest
 import cffi, pytest, pytest_clib
 lib = c.CDLL({library!r}, use_errno=True)
 """
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A planted bug: its source, what must be found, and the test that meets it."""
-
-    path: Path
-
-    @property
-    def name(self) -> str:
-        return f"{self.path.parent.name}-{self.path.stem}"
-
-    @property
-    def _comment(self) -> list[str]:
-        text = self.path.read_text().partition("/*\n")[2].partition("\n */")[0]
-        return [line[3:] if line != " *" else "" for line in text.splitlines()]
-
-    @property
-    def finds(self) -> tuple[str, str]:
-        line = next(line for line in self._comment if line.startswith("finds: "))
-        kind, _, message = line.removeprefix("finds: ").partition(": ")
-        return kind, message
-
-    @property
-    def test(self) -> str:
-        lines = self._comment
-        start = next(i for i, line in enumerate(lines) if line.startswith("finds: "))
-        return textwrap.dedent("\n".join(lines[start + 1 :])) + "\n"
 
 
 KINDS = ("callback", "fd", "leak", "mapping")  # other folders have tests of their own

@@ -8,12 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import browser as browsers
 import pytest
 
 from pytest_clib import report_html
-
-sys.path.insert(0, str(Path(__file__).parent))
-import browser as browsers
 
 LEAKY = """
 #include <stdlib.h>

@@ -10,12 +10,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import textwrap
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from planted_pairs import Pair
 
 FOLDER = Path(__file__).with_name("torture_pairs")
 OPTIONS = {
@@ -29,38 +29,6 @@ OPTIONS = {
     "fail": (),
 }
 PRELUDE = "import ctypes as c, errno\nlib = c.CDLL({library!r}, use_errno=True)\n"
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A planted bug: its source, what must be found, and the test that meets it."""
-
-    path: Path
-
-    @property
-    def mode(self) -> str:
-        return self.path.parent.name
-
-    @property
-    def file(self) -> str:
-        return f"test_{self.path.stem}.py"
-
-    @property
-    def _comment(self) -> list[str]:
-        text = self.path.read_text().partition("/*\n")[2].partition("\n */")[0]
-        return [line[3:] if line != " *" else "" for line in text.splitlines()]
-
-    @property
-    def finds(self) -> tuple[str, str]:
-        line = next(line for line in self._comment if line.startswith("finds: "))
-        kind, _, message = line.removeprefix("finds: ").partition(": ")
-        return kind, message
-
-    @property
-    def test(self) -> str:
-        lines = self._comment
-        start = next(i for i, line in enumerate(lines) if line.startswith("finds: "))
-        return textwrap.dedent("\n".join(lines[start + 1 :])) + "\n"
 
 
 PAIRS = [Pair(path) for path in sorted(FOLDER.glob("*/*.c*"))]
@@ -90,7 +58,7 @@ class Sessions:
 
     def _run(self, mode: str, *, bug: bool) -> Session:
         folder = self._factory.mktemp(f"{mode}-{'bugs' if bug else 'twins'}")
-        pairs = [pair for pair in PAIRS if pair.mode == mode]
+        pairs = [pair for pair in PAIRS if pair.folder == mode]
         flags = ("-DBUG",) if bug else ()
         with ThreadPoolExecutor() as pool:
             built = list(
@@ -138,12 +106,12 @@ def sessions(build, tmp_path_factory) -> Sessions:
 
 
 def name(pair: Pair) -> str:
-    return f"{pair.mode}-{pair.path.stem}"
+    return f"{pair.folder}-{pair.path.stem}"
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids=name)
 def test_bug_is_found(pair, sessions):
-    session = sessions(pair.mode, bug=True)
+    session = sessions(pair.folder, bug=True)
     kind, message = pair.finds
 
     if kind == "failed":
@@ -158,7 +126,7 @@ def test_bug_is_found(pair, sessions):
 
 @pytest.mark.parametrize("pair", PAIRS, ids=name)
 def test_twin_is_not_flagged(pair, sessions):
-    session = sessions(pair.mode, bug=False)
+    session = sessions(pair.folder, bug=False)
 
     assert session.findings[pair.file] == [], session.output
     assert pair.file not in session.failed, session.output

@@ -29,42 +29,12 @@ from hypothesis.stateful import (
 
 from .commands import *
 from .harness import *
+from .migration import *
 
 BAR_SIZE = 256
 VECTORS = 4
 MAX_REGIONS = 3
 STRIDE = 0x10_0000
-STOP = VFIO_USER_DEVICE_STATE_STOP
-RUNNING = VFIO_USER_DEVICE_STATE_RUNNING
-STOP_COPY = VFIO_USER_DEVICE_STATE_STOP_COPY
-RESUMING = VFIO_USER_DEVICE_STATE_RESUMING
-PRE_COPY = VFIO_USER_DEVICE_STATE_PRE_COPY
-
-# The way from one migration state to another; None: there is none.
-PATHS: dict[tuple[int, int], list[int] | None] = {
-    (STOP, RUNNING): [RUNNING],
-    (STOP, STOP_COPY): [STOP_COPY],
-    (STOP, RESUMING): [RESUMING],
-    (STOP, PRE_COPY): [RUNNING, PRE_COPY],
-    (RUNNING, STOP): [STOP],
-    (RUNNING, STOP_COPY): [STOP, STOP_COPY],
-    (RUNNING, RESUMING): [STOP, RESUMING],
-    (RUNNING, PRE_COPY): [PRE_COPY],
-    (STOP_COPY, STOP): [STOP],
-    (STOP_COPY, RUNNING): [STOP, RUNNING],
-    (STOP_COPY, RESUMING): [STOP, RESUMING],
-    (STOP_COPY, PRE_COPY): None,
-    (RESUMING, STOP): [STOP],
-    (RESUMING, RUNNING): [STOP, RUNNING],
-    (RESUMING, STOP_COPY): [STOP, STOP_COPY],
-    (RESUMING, PRE_COPY): [STOP, RUNNING, PRE_COPY],
-    (PRE_COPY, STOP): [RUNNING, STOP],
-    (PRE_COPY, RUNNING): [RUNNING],
-    (PRE_COPY, STOP_COPY): [STOP_COPY],
-    (PRE_COPY, RESUMING): [RUNNING, STOP, RESUMING],
-}
-# vfu_migr_state_t of each state on the wire.
-TO_DEVICE = {STOP: 0, RUNNING: 1, STOP_COPY: 2, PRE_COPY: 3, RESUMING: 4}
 # Commands that a stopped device takes.
 WHILE_STOPPED = {
     VFIO_USER_REGION_READ,
@@ -96,7 +66,7 @@ quiesces = st.sampled_from([0, 0, 0, errno.EBUSY, errno.EIO])
 cuts = st.sampled_from([None, None, None, 1, 15, 16, 17, 24])
 slots = st.integers(0, 3)
 offsets = st.integers(0, BAR_SIZE + 8)
-states = st.sampled_from([*TO_DEVICE, 0, 5, 7, 8, 1000])
+states = st.sampled_from([*TO_CALLBACK, 0, 5, 7, 8, 1000])
 
 
 @dataclass
@@ -453,10 +423,10 @@ class Device(RuleBasedStateMachine):
     @attached
     @rule(state=states, quiesce=quiesces)
     def migrate(self, state: int, quiesce: int) -> None:
-        path = [] if state == self.state else PATHS.get((self.state, state))
+        path = [] if state == self.state else STEPS.get((self.state, state))
 
         def apply() -> None:
-            self.transitions += [TO_DEVICE[step] for step in path]
+            self.transitions += [TO_CALLBACK[step] for step in path]
             self.state = state
 
         self.feature(

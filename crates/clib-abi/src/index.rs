@@ -258,21 +258,16 @@ impl<'a> Builder<'a> {
             return;
         };
         let declaration = facts.declaration || facts.has_signature;
-        let bytes = slice(&name);
-        let mut identity = facts.identity;
-        identity[3] = (u64::from(scope) << 8) | ((class as u64) << 1) | u64::from(declaration);
-        if self.is_new(&bytes, &identity) {
-            self.index
-                .names
-                .entry(bytes.into())
-                .or_default()
-                .push(Found {
-                    die,
-                    class,
-                    declaration,
-                    scope,
-                });
-        }
+        self.add_named(
+            &slice(&name),
+            Found {
+                die,
+                class,
+                declaration,
+                scope,
+            },
+            facts,
+        );
     }
 
     fn add_function(&mut self, units: &Units, die: DieId, scope: u32, facts: &Facts) {
@@ -291,21 +286,26 @@ impl<'a> Builder<'a> {
         if !self.wanted.contains(&*bytes) {
             return;
         }
-        let class = Class::Function;
-        let declaration = facts.declaration;
+        self.add_named(
+            &bytes,
+            Found {
+                die,
+                class: Class::Function,
+                declaration: facts.declaration,
+                scope,
+            },
+            facts,
+        );
+    }
+
+    /// Notes what was found under its name, unless the same thing was found in another unit.
+    fn add_named(&mut self, name: &[u8], found: Found, facts: &Facts) {
         let mut identity = facts.identity;
-        identity[3] = (u64::from(scope) << 8) | ((class as u64) << 1) | u64::from(declaration);
-        if self.is_new(&bytes, &identity) {
-            self.index
-                .names
-                .entry(bytes.into())
-                .or_default()
-                .push(Found {
-                    die,
-                    class,
-                    declaration,
-                    scope,
-                });
+        identity[3] = (u64::from(found.scope) << 8)
+            | ((found.class as u64) << 1)
+            | u64::from(found.declaration);
+        if self.is_new(name, &identity) {
+            self.index.names.entry(name.into()).or_default().push(found);
         }
     }
 

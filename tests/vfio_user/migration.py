@@ -1,0 +1,49 @@
+"""The states of migration, what the wire and the device call them, and the ways between them."""
+
+from .constants import *
+
+STOP = VFIO_USER_DEVICE_STATE_STOP
+RUNNING = VFIO_USER_DEVICE_STATE_RUNNING
+STOP_COPY = VFIO_USER_DEVICE_STATE_STOP_COPY
+RESUMING = VFIO_USER_DEVICE_STATE_RESUMING
+PRE_COPY = VFIO_USER_DEVICE_STATE_PRE_COPY
+STATES = {
+    "STOP": STOP,
+    "RUNNING": RUNNING,
+    "STOP_COPY": STOP_COPY,
+    "RESUMING": RESUMING,
+    "PRE_COPY": PRE_COPY,
+}
+
+# How the callback names what the wire calls a state.
+TO_CALLBACK = {
+    STOP: VFU_MIGR_STATE_STOP,
+    RUNNING: VFU_MIGR_STATE_RUNNING,
+    STOP_COPY: VFU_MIGR_STATE_STOP_AND_COPY,
+    RESUMING: VFU_MIGR_STATE_RESUME,
+    PRE_COPY: VFU_MIGR_STATE_PRE_COPY,
+}
+
+# The steps from each state to each other one; None: there is no way.
+STEPS: dict[tuple[int, int], list[int] | None] = {
+    (STOP, RUNNING): [RUNNING],
+    (STOP, STOP_COPY): [STOP_COPY],
+    (STOP, RESUMING): [RESUMING],
+    (STOP, PRE_COPY): [RUNNING, PRE_COPY],
+    (RUNNING, STOP): [STOP],
+    (RUNNING, STOP_COPY): [STOP, STOP_COPY],
+    (RUNNING, RESUMING): [STOP, RESUMING],
+    (RUNNING, PRE_COPY): [PRE_COPY],
+    (STOP_COPY, STOP): [STOP],
+    (STOP_COPY, RUNNING): [STOP, RUNNING],
+    (STOP_COPY, RESUMING): [STOP, RESUMING],
+    (STOP_COPY, PRE_COPY): None,
+    (RESUMING, STOP): [STOP],
+    (RESUMING, RUNNING): [STOP, RUNNING],
+    (RESUMING, STOP_COPY): [STOP, STOP_COPY],
+    (RESUMING, PRE_COPY): [STOP, RUNNING, PRE_COPY],
+    (PRE_COPY, STOP): [RUNNING, STOP],
+    (PRE_COPY, RUNNING): [RUNNING],
+    (PRE_COPY, STOP_COPY): [STOP_COPY],
+    (PRE_COPY, RESUMING): [RUNNING, STOP, RESUMING],
+}
