@@ -205,6 +205,12 @@ impl Shared {
         self.dma.get().ok_or(MISSING)
     }
 
+    /// The client's memory, if it is set up and no panic was caught.
+    #[inline]
+    pub(crate) fn sound_dma(&self) -> Option<&Dma> {
+        self.dma.get().filter(|_| !self.is_broken())
+    }
+
     pub(crate) fn has_unregister(&self) -> bool {
         self.has_unregister.load(Ordering::Acquire)
     }

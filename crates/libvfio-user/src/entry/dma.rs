@@ -11,7 +11,7 @@ use vfu::dma::{Direct, Segment};
 use vfu::{Dma, Errno};
 
 use crate::context::{Shared, VfuCtx};
-use crate::edge::{Done, Failure, entry_any_thread, entry_any_thread_io};
+use crate::edge::{Done, Failure, entry_any_thread, entry_any_thread_io, set_errno};
 
 const DIRECT_ACCESS: c_int = 1;
 
@@ -34,6 +34,37 @@ pub extern "C" fn dma_sg_size() -> usize {
 /// `ctx` is NULL or a live context; `sgl` has room for `max_nr_sgs` entries.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vfu_addr_to_sgl(
+    ctx: *mut VfuCtx,
+    dma_addr: *mut c_void,
+    len: usize,
+    sgl: *mut Segment,
+    max_nr_sgs: usize,
+    prot: c_int,
+) -> c_int {
+    // Called for every piece of I/O: the usual case comes first. It needs no guard, since nothing in it can panic.
+    // SAFETY: the caller's promise.
+    if let Some(dma) = unsafe { VfuCtx::shared_of(ctx) }.and_then(Shared::sound_dma)
+        && !sgl.is_null()
+        && max_nr_sgs != 0
+        && let Some(segment) =
+            dma.translate_one(dma_addr.addr() as u64, len as u64, prot.cast_unsigned())
+    {
+        // SAFETY: room for one entry, by the caller's promise.
+        unsafe { sgl.write(segment) };
+        set_errno(0);
+        return 1;
+    }
+    // SAFETY: the caller's promise.
+    unsafe { translate(ctx, dma_addr, len, sgl, max_nr_sgs, prot) }
+}
+
+/// All of [`vfu_addr_to_sgl`].
+///
+/// # Safety
+///
+/// As there.
+#[inline(never)]
+unsafe fn translate(
     ctx: *mut VfuCtx,
     dma_addr: *mut c_void,
     len: usize,

@@ -37,6 +37,24 @@ struct Query {
 }
 
 impl Table {
+    /// The one entry for a range within a region, found in one attempt. Nothing in here can panic.
+    #[inline]
+    pub(super) fn translate_one(&self, iova: u64, len: u64, prot: u32) -> Option<Segment> {
+        let last = iova.checked_add(len.checked_sub(1)?)?;
+        let entry = self.tree.try_entry_at_or_before(iova)?;
+        if last > entry.last || prot & PROT_WRITE & !handle_prot(entry.handle) != 0 {
+            return None;
+        }
+        Some(Segment {
+            dma_addr: entry.base,
+            handle: entry.handle,
+            length: len,
+            offset: iova.wrapping_sub(entry.base), // the entry is at or before `iova`
+            writeable: u8::from(prot & PROT_WRITE != 0),
+            reserved: [0; 7],
+        })
+    }
+
     /// # Safety
     /// `out` is valid for writing `max` entries, aligned, and used by nobody else.
     #[inline]
@@ -49,15 +67,11 @@ impl Table {
         max: usize,
     ) -> Result<usize, Error> {
         // Nearly all ranges lie in one region, whose entry fits.
-        if len != 0
-            && max != 0
-            && let Some(last) = iova.checked_add(len - 1)
-            && let Some(entry) = self.tree.try_entry_at_or_before(iova)
-            && last <= entry.last
-            && prot & PROT_WRITE & !handle_prot(entry.handle) == 0
+        if max != 0
+            && let Some(segment) = self.translate_one(iova, len, prot)
         {
             // SAFETY: `max` is not 0.
-            unsafe { out.write(segment(&entry, iova, last, prot)) };
+            unsafe { out.write(segment) };
             return Ok(1);
         }
         // SAFETY: the caller's promise.

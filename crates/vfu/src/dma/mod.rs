@@ -193,6 +193,14 @@ impl Dma {
         }
     }
 
+    /// The entry for a range that lies in one region: what nearly every translation is about, without the rest. `None` says
+    /// nothing: [`translate`](Self::translate) then tells whether there is such an entry, or why not. Does not panic.
+    #[inline]
+    #[must_use]
+    pub fn translate_one(&self, iova: u64, len: u64, prot: u32) -> Option<Segment> {
+        self.table.translate_one(iova, len, prot)
+    }
+
     /// [`translate`](Self::translate) over entries that hold something already; those that are not needed keep it.
     ///
     /// # Errors

@@ -191,13 +191,17 @@ impl Tree {
         Ok(Some((previous, previous.len().saturating_sub(1))))
     }
 
-    /// The entry with the greatest base that is at most `address`, in one attempt: `None` also means that the tree changed.
+    /// The entry with the greatest base that is at most `address`, in one attempt and with nothing rare: `None` says
+    /// nothing, see [`entry_at_or_before`](Self::entry_at_or_before).
     #[inline]
     pub(super) fn try_entry_at_or_before(&self, address: u64) -> Option<Entry> {
-        let seq = self.begin();
-        let (leaf, at) = self.floor(seq, address).ok()??;
-        let entry = leaf.entry(at);
-        self.unchanged(seq).then_some(entry)
+        let seq = self.seq.load(Ordering::Acquire);
+        if seq & 1 != 0 {
+            return None;
+        }
+        let leaf = self.descend(seq, address).ok()??;
+        let entry = leaf.entry(leaf.keys().search(address));
+        (entry.base <= address && self.unchanged(seq)).then_some(entry)
     }
 
     /// Runs a read until it comes through unchanged.

@@ -40,7 +40,7 @@ impl Keys {
     }
 
     /// Position of the greatest key that is at most `wanted`; 0 if there is none.
-    #[inline]
+    #[inline(always)]
     pub(super) fn search(&self, wanted: u64) -> usize {
         let len = self.len();
         if len <= 1 {
