@@ -156,6 +156,52 @@ def test_handle_that_is_still_known_is_held(suite, handles, source):
     assert outcome.findings == []
 
 
+WAITS = """\
+#include <stdlib.h>
+#include <unistd.h>
+
+static int touch(char *block) { return *(volatile char *)block = 1; }
+
+/* Waits; what it needs after that is in registers only. Before that it loses a block, if asked to. */
+int serve(int fd, int lose)
+{
+    char *a, *b, *c, *d, *e, *f, byte;
+    if (lose)
+        touch(malloc(100));
+    a = malloc(101), b = malloc(102), c = malloc(103), d = malloc(104), e = malloc(105), f = malloc(106);
+    long got = read(fd, &byte, 1);
+    touch(a), touch(b), touch(c), touch(d), touch(e), touch(f);
+    free(a), free(b), free(c), free(d), free(e), free(f);
+    return got;
+}
+"""
+WAITING = """\
+def in_read(thread):
+    with open(f"/proc/self/task/{thread.native_id}/syscall") as call:
+        return call.read().split()[0] == "0"
+
+def test():
+    end, other = os.pipe()
+    thread = threading.Thread(target=lib.serve, args=(end, LOSE), daemon=True)
+    thread.start()
+    while not in_read(thread):
+        os.sched_yield()
+"""
+
+
+@pytest.mark.parametrize("options", [[], ["--clib-torture", "--clib-groups=fd"]])
+@pytest.mark.parametrize("lose", [0, 1])
+def test_thread_that_waits_in_the_library_holds_what_it_has(
+    suite, build, lose, options
+):
+    library = build(WAITS, "-O2", name="waits")
+    outcome = suite.run(WAITING.replace("LOSE", str(lose)), library, *options)
+
+    outcome.result.assert_outcomes(passed=1, errors=lose)
+    assert outcome.kinds == ["leak"] * lose
+    assert all("(100 bytes)" in finding["message"] for finding in outcome.findings)
+
+
 @pytest.mark.parametrize("source", HELD.values(), ids=HELD.keys())
 def test_what_is_held_is_told_when_asked(suite, handles, source):
     outcome = suite.run(DECLARED + source, handles, "--clib-held")

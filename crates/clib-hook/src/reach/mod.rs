@@ -6,8 +6,8 @@
 //! reachable, and then what is in the block is scanned too. Tracked blocks are no roots themselves, nor are chunks of the C
 //! heap that are free, where old bytes linger.
 //!
-//! It reads memory only through the kernel, so a mapping that goes away meanwhile does no harm. Other threads are not stopped:
-//! a pointer that exists only in their registers while they run may be missed, so let them rest.
+//! It reads memory only through the kernel, so a mapping that goes away meanwhile does no harm. Other threads are not stopped
+//! meanwhile: what one that runs has just taken out of memory may be missed, so let them rest.
 
 use std::arch::asm;
 
@@ -21,6 +21,7 @@ use crate::{
 
 mod heap;
 mod roots;
+mod threads;
 
 /// How something held can be reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -170,7 +171,7 @@ fn scan_memory(held: &[Held], roots: &Roots, registers: &[usize; 6]) -> Result<S
     {
         search.scan(*start, *end, Mark::Reachable);
     }
-    for word in roots::thread_registers() {
+    for word in threads::registers(&areas) {
         search.reach(word, Mark::Reachable);
     }
     Ok(search)

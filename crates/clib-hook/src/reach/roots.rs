@@ -1,8 +1,6 @@
 //! Which memory is live.
 
-use std::fs;
-
-use super::{Roots, Search, heap};
+use super::{Roots, Search, heap, threads};
 use crate::{Error, ledger::Held, objects::Area, region::Array, sys};
 
 /// The ranges to scan, as (start, end), in a mapping of our own: their bounds are addresses of blocks, too. `holes` are those
@@ -15,7 +13,7 @@ pub(super) fn ranges(
     own_stack: usize,
     mut holes: Holes,
 ) -> Result<Array<(usize, usize)>, Error> {
-    let threads = threads(own_stack);
+    let threads = threads::resting(own_stack);
     search
         .blocks
         .iter()
@@ -197,53 +195,6 @@ fn dead_stacks(areas: &[Area], piece: &mut [u8], mut found: impl FnMut(usize, us
             start += piece.len() - TID.next_multiple_of(STEP) - STEP;
         }
     }
-}
-
-/// A thread that rests in the kernel, or this one.
-struct Thread {
-    stack_pointer: usize,
-    registers: Vec<usize>,
-}
-
-/// Stack pointers and known registers of all threads, this one's as given. A thread that runs shows none; its whole stack is scanned then.
-fn threads(own_stack: usize) -> Vec<Thread> {
-    let own = sys::thread_id();
-    let mut found = vec![Thread {
-        stack_pointer: own_stack,
-        registers: Vec::new(),
-    }];
-    for entry in fs::read_dir("/proc/self/task")
-        .into_iter()
-        .flatten()
-        .flatten()
-    {
-        if entry.file_name().to_string_lossy().parse() == Ok(own) {
-            continue;
-        }
-        // "number arguments(6) sp pc", or "-1 sp pc", or "running".
-        let Ok(text) = fs::read_to_string(entry.path().join("syscall")) else {
-            continue;
-        };
-        let words: Vec<usize> = text
-            .split_whitespace()
-            .filter_map(|word| usize::from_str_radix(word.strip_prefix("0x")?, 16).ok())
-            .collect();
-        if let [registers @ .., stack_pointer, _] = words.as_slice() {
-            found.push(Thread {
-                stack_pointer: *stack_pointer,
-                registers: registers.to_vec(),
-            });
-        }
-    }
-    found
-}
-
-/// Registers of other threads, as far as the kernel tells.
-pub(super) fn thread_registers() -> Vec<usize> {
-    threads(0)
-        .into_iter()
-        .flat_map(|thread| thread.registers)
-        .collect()
 }
 
 #[cfg(test)]
