@@ -85,6 +85,14 @@ pub(super) fn next_chunk(start: usize, size: usize) -> usize {
     start + chunk_room(size) - 8
 }
 
+/// Whether `word`, found at `at`, leads to what goes before the chunks of the thread's heap that `at` lies in.
+pub(super) fn is_head_of_arena(word: usize, at: usize) -> bool {
+    let arena = at & !(ARENA - 1);
+    (arena..arena + ARENA_HEAD).contains(&word)
+        // It begins with the address of its own description.
+        && sys::read_word(arena).is_some_and(|own| (arena + 1..arena + 0x100).contains(&own))
+}
+
 /// Walks over chunks; says whether they lead exactly to `end`.
 fn walk(
     start: usize,

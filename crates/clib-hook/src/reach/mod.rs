@@ -11,6 +11,8 @@
 
 use std::arch::asm;
 
+use residue::Residue;
+
 use crate::{
     Error,
     ledger::{self, Held, Kind},
@@ -20,6 +22,7 @@ use crate::{
 };
 
 mod heap;
+mod residue;
 mod roots;
 mod threads;
 
@@ -92,6 +95,7 @@ struct Search {
     piece: Array<u8>,
     /// The C library's own variables.
     allocator: Vec<(usize, usize)>,
+    residue: Residue,
 }
 
 /// For each of `held` (memory and mappings; a descriptor counts as reachable), how it can be reached now.
@@ -159,6 +163,7 @@ fn scan_memory(held: &[Held], roots: &Roots, registers: &[usize; 6]) -> Result<S
     let mut search = Search::new(ledger::extents())?;
     let areas = objects::areas()?;
     search.allocator = roots::allocator_ranges(&areas);
+    search.residue = Residue::new(&search.allocator, &roots.exclude);
     for (start, end) in roots::ranges(
         &areas,
         &search,
@@ -200,6 +205,7 @@ impl Search {
             not_high,
             piece,
             allocator: Vec::new(),
+            residue: Residue::default(),
         })
     }
 
@@ -237,6 +243,14 @@ impl Search {
         }
     }
 
+    /// As `reach`, for a word in memory, which may be left from before.
+    fn reach_from(&mut self, at: usize, word: usize, mark: Mark) {
+        let Some(block) = self.at(word) else { return };
+        if block.mark == Mark::None && !self.residue.is(at, word, block) {
+            self.reach(word, mark);
+        }
+    }
+
     /// Looks at every aligned word of a range.
     fn scan(&mut self, start: usize, end: usize, mark: Mark) {
         let mut piece = std::mem::replace(&mut self.piece, Array::empty());
@@ -248,10 +262,10 @@ impl Search {
                 .allocator
                 .iter()
                 .any(|(from, to)| (*from..*to).contains(&at));
-            for word in piece[..read].chunks_exact(8) {
+            for (number, word) in piece[..read].chunks_exact(8).enumerate() {
                 let word = word.try_into().map_or(0, usize::from_ne_bytes);
                 if !(of_allocator && self.is_next_chunk(word)) {
-                    self.reach(word, mark);
+                    self.reach_from(at + number * 8, word, mark);
                 }
             }
             // Past an unreadable page.
