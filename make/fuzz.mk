@@ -19,6 +19,11 @@ fuzz: ## hostile clients: each fuzz target for a minute (FUZZ_SECONDS=600 FUZZ_T
 	    -max_total_time=$(FUZZ_SECONDS) -timeout=20 -rss_limit_mb=4096 -verbosity=0 -print_final_stats=1; \
 	done
 
+.PHONY: fuzz-sequences
+fuzz-sequences: build $(VENV)/.plugin ## random sequences of requests against a model of the device (FUZZ_SECONDS=600)
+	LIBVFIO_USER_SECONDS=$(FUZZ_SECONDS) LIBVFIO_USER_SO=$(CARGO_TARGET_DIR)/release/libvfio_user.so \
+	  $(PY) -m pytest -s -o faulthandler_timeout=0 tests/vfio_user/test_state_machine.py $(ARGS)
+
 .PHONY: fuzz-corpus
 fuzz-corpus: ## reduce what the fuzzer found to a small corpus under fuzz/corpus
 	@set -e; for target in $(FUZZ_TARGETS); do \

@@ -3,14 +3,16 @@
 Every step says what must come of it before it is made: the reply's error, the
 callbacks, what can be reached afterwards. Requests arrive whole or in two pieces; the
 device quiesces at once, later, or not at all; clients go at any time, also while
-a request waits. LIBVFIO_USER_EXAMPLES sets how many sequences are tried; the same ones
-each time, unless it is set.
+a request waits. LIBVFIO_USER_SECONDS has new sequences tried for that long (`make
+fuzz-sequences`); without it, they are few, and the same ones each time.
 """
 
 import errno
 import os
 import shutil
+import sys
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -596,15 +598,21 @@ class Device(RuleBasedStateMachine):
 
 @pytest.mark.extension
 def test_random_sequences():
-    examples = os.environ.get("LIBVFIO_USER_EXAMPLES")
-    run_state_machine_as_test(
-        Device,
-        settings=settings(
-            max_examples=int(examples or 60),
-            stateful_step_count=50,
-            derandomize=examples is None,
-            database=None,
-            deadline=None,
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+    seconds = os.environ.get("LIBVFIO_USER_SECONDS")
+    end = time.monotonic() + float(seconds or 0)
+    tried = 0
+    while tried == 0 or time.monotonic() < end:
+        examples = 60 if seconds is None else 500
+        run_state_machine_as_test(
+            Device,
+            settings=settings(
+                max_examples=examples,
+                stateful_step_count=50,
+                derandomize=seconds is None,
+                database=None,
+                deadline=None,
+                suppress_health_check=list(HealthCheck),
+            ),
+        )
+        tried += examples
+    sys.stdout.write(f"{tried} sequences\n")
