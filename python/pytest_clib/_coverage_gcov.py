@@ -4,6 +4,8 @@ gcc keeps only what writes the counters at the end of the process, and that work
 each test a forked child writes them, to a directory of its own, and a test's share is what has
 grown since the files before. Where the library has the functions to write and reset at any time
 (clang; gcc if the library uses them), the same way is taken: it is cheap, and one way is enough.
+
+A forked child counts from zero, and what it writes is added to what other children have written.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from . import elf_symbols
 
+_COUNTER = re.compile(r"__gcov\d+\.|__llvm_gcov_ctr(\.|$)")
 _WRITERS = ("__gcov_dump", "__gcov_exit", "llvm_writeout_files")
 _ROW = re.compile(r"\s*(?P<count>[-#=\d]+\*?):\s*(?P<line>\d+):(?P<text>.*)")
 Lines = dict[str, dict[int, int]]
@@ -28,15 +31,29 @@ Lines = dict[str, dict[int, int]]
 class Counters:
     """The counters of one loaded library."""
 
-    def __init__(self, address: int, raw: Path) -> None:
+    def __init__(self, address: int, places: list[tuple[int, int]], raw: Path) -> None:
         self._write = ctypes.CFUNCTYPE(None)(address)
+        self._places = places
         self._raw = raw
+        self._is_child = False
+        self._writing = False
+
+    def reset(self) -> None:
+        """Begin at zero, in a forked child."""
+        if self._writing:
+            return
+        self._is_child = True
+        for address, size in self._places:
+            ctypes.memset(address, 0, size)
 
     def write(self, name: str, *, add: bool = False) -> None:  # noqa: ARG002 (gcov adds)
         """Write what has been counted since the process began."""
-        shutil.rmtree(self._raw / name, ignore_errors=True)  # what is there is less
+        if not self._is_child:
+            shutil.rmtree(self._raw / name, ignore_errors=True)  # what is there is less
+        self._writing = True
         child = os.fork()
         if child:
+            self._writing = False
             os.waitpid(child, 0)
             return
         try:
@@ -53,7 +70,12 @@ def open_counters(
     del path
     for name in _WRITERS:
         if name in names.defined:
-            return Counters(bias + names.defined[name], raw)
+            places = [
+                (bias + address, size)
+                for symbol, address, size in names.variables
+                if _COUNTER.match(symbol)
+            ]
+            return Counters(bias + names.defined[name], places, raw)
     return None
 
 
@@ -62,8 +84,8 @@ def collect(
     raw: Path,
     *,
     by_test: bool,  # noqa: ARG001 (it is known anyway)
-) -> tuple[Lines, dict[str, Lines]]:
-    """Lines of all, and of each test.
+) -> tuple[Lines, Lines, dict[str, Lines]]:
+    """Lines of the library, none that are not in it, and those of each test.
 
     Raises:
         ValueError: the tool is missing, or the files of the build are.
@@ -78,11 +100,12 @@ def collect(
     )
     for stem, test in marks:
         process = stem.partition("-")[0]
+        forked = stem.endswith("-fork")
         for folder in sorted(raw.glob(f"{stem}-[0-9]*")):
             if not folder.is_dir():
                 continue
             now = _read(folder, path)
-            last = before.get(process, {})
+            last = {} if forked else before.get(process, {})
             into = tests.setdefault(test, {})
             for file, hits in now.items():
                 known = last.get(file, {})
@@ -91,10 +114,11 @@ def collect(
                     for lines in (into, whole):
                         have = lines.setdefault(file, {})
                         have[line] = have.get(line, 0) + more
-            before[process] = now
+            if not forked:
+                before[process] = now
     if not whole:
         raise ValueError(f"{path} wrote no counters")
-    return whole, tests
+    return whole, {}, tests
 
 
 def _read(folder: Path, path: str) -> Lines:

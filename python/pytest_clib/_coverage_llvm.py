@@ -3,6 +3,10 @@
 The runtime's only function that every library has is the one that writes; it is hidden, and is called
 by its address from the symbol table. The name of the file was chosen when the library was loaded, so
 each file is renamed at once; the counters are set to zero where they lie. The tools must not be older than the compiler, so the newest is taken.
+
+The compiler describes all functions of its sources, also those that the linker left out of the library because
+nothing there calls them (the rest of a Rust crate, inline functions of headers). They have no counters. Their
+lines are told apart: no test of the library can reach them.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ from __future__ import annotations
 import concurrent.futures
 import ctypes
 import fcntl
+import json
 import os
 import re
 import shutil
@@ -69,8 +74,10 @@ def open_counters(
     return Counters(bias, names, raw)
 
 
-def collect(path: str, raw: Path, *, by_test: bool) -> tuple[Lines, dict[str, Lines]]:
-    """Lines of all, and of each test.
+def collect(
+    path: str, raw: Path, *, by_test: bool
+) -> tuple[Lines, Lines, dict[str, Lines]]:
+    """Lines of the library, those of functions that are not in it, and those of each test.
 
     Raises:
         ValueError: the tools are missing, or do not understand the files.
@@ -84,7 +91,9 @@ def collect(path: str, raw: Path, *, by_test: bool) -> tuple[Lines, dict[str, Li
         test = mark.read_text(encoding="utf-8")
         files = map(str, raw.glob(f"{mark.stem}-[0-9]*.profraw"))
         groups.setdefault(test, []).extend(files)
-    whole = _lines(profdata, cov, path, everything, raw / "all.profdata")
+    data = raw / "all.profdata"
+    whole = _lines(profdata, cov, path, everything, data)
+    absent = _absent(profdata, cov, path, data)
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         done = {
             test: pool.submit(
@@ -94,7 +103,7 @@ def collect(path: str, raw: Path, *, by_test: bool) -> tuple[Lines, dict[str, Li
             if test and files
         }
         tests = {test: future.result() for test, future in done.items()}
-    return whole, tests
+    return *_split(whole, absent), tests
 
 
 def _lines(profdata: str, cov: str, path: str, files: list[str], out: Path) -> Lines:
@@ -102,10 +111,38 @@ def _lines(profdata: str, cov: str, path: str, files: list[str], out: Path) -> L
 
     listed = out.with_suffix(".files")
     listed.write_text("\n".join(files), encoding="utf-8")
-    merge = [profdata, "merge", "-sparse", "--failure-mode=all", "-f", str(listed)]
+    merge = [profdata, "merge", "--failure-mode=all", "-f", str(listed)]
     _run([*merge, "-o", str(out)], path)
     export = [cov, "export", "-format=lcov"]
     return read_lcov(_run([*export, f"-instr-profile={out}", path], path))
+
+
+def _absent(profdata: str, cov: str, path: str, data: Path) -> dict[str, set[int]]:
+    """Lines of functions that have no counters in the library, and of no others, by file."""
+    shown = _run([profdata, "show", "--all-functions", str(data)], path)
+    counted = set(re.findall(r"^  (\S.*):$", shown, re.MULTILINE))
+    export = [cov, "export", "-format=text", "-skip-expansions"]
+    described = json.loads(_run([*export, f"-instr-profile={data}", path], path))
+    present: dict[str, set[int]] = {}
+    absent: dict[str, set[int]] = {}
+    for function in described["data"][0]["functions"]:
+        lines = present if function["name"] in counted else absent
+        for first, _, last, _, _, file, *_ in function["regions"]:
+            place = lines.setdefault(function["filenames"][file], set())
+            place.update(range(first, last + 1))
+    return {file: lines - present.get(file, set()) for file, lines in absent.items()}
+
+
+def _split(lines: Lines, absent: dict[str, set[int]]) -> tuple[Lines, Lines]:
+    """Lines that are in the library, and others."""
+    inside: Lines = {}
+    outside: Lines = {}
+    for file, hits in lines.items():
+        left_out = absent.get(file, set())
+        for line, count in hits.items():
+            place = outside if line in left_out and not count else inside
+            place.setdefault(file, {})[line] = count
+    return inside, outside
 
 
 def _run(command: list[str], path: str) -> str:

@@ -21,6 +21,7 @@ _SYMBOL = struct.Struct("<IBBHQQ")
 _DYNAMIC = struct.Struct("<qQ")
 _SYMTAB, _DYNSYM, _DYNAMIC_SECTION = 2, 11, 6
 _NEEDED = 1
+_OBJECT = 1
 
 
 @dataclasses.dataclass
@@ -31,6 +32,7 @@ class Names:
         needed: names of the libraries that it needs.
         undefined: symbols that it takes from others.
         defined: addresses of its own symbols, local ones included if not stripped.
+        variables: name, address and size of each of its variables; names may be the same.
         compilers: what its compilers left in ``.comment``.
         sections: address and size of each section, by name.
     """
@@ -38,6 +40,7 @@ class Names:
     needed: list[str] = dataclasses.field(default_factory=list)
     undefined: set[str] = dataclasses.field(default_factory=set)
     defined: dict[str, int] = dataclasses.field(default_factory=dict)
+    variables: list[tuple[str, int, int]] = dataclasses.field(default_factory=list)
     compilers: str = ""
     sections: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
 
@@ -86,7 +89,7 @@ def _read(data: bytes, names: Names) -> None:
 
 def _symbols(data: bytes, section: tuple[int, ...], strings: int, names: Names) -> None:
     offset, length = section[4], section[5]
-    for name, _, _, index, value, _ in _SYMBOL.iter_unpack(
+    for name, info, _, index, value, size in _SYMBOL.iter_unpack(
         data[offset : offset + length - length % _SYMBOL.size]
     ):
         if not name:
@@ -96,6 +99,8 @@ def _symbols(data: bytes, section: tuple[int, ...], strings: int, names: Names) 
             names.undefined.add(text)
         else:
             names.defined[text] = value
+            if info & 0xF == _OBJECT and size:
+                names.variables.append((text, value, size))
 
 
 def _text(data: bytes, offset: int) -> str:

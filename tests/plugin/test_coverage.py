@@ -44,8 +44,8 @@ BUILDS = {
 }
 
 
-def run(folder, library, *args):
-    (folder / "test_it.py").write_text(SUITE.format(library=str(library)))
+def run(folder, library, *args, suite=SUITE):
+    (folder / "test_it.py").write_text(suite.format(library=str(library)))
     (folder / "pytest.ini").write_text("[pytest]\n")
     report = folder / "report.json"
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path[1:])}
@@ -65,10 +65,10 @@ def run(folder, library, *args):
     return done, json.loads(report.read_text())["coverage"] if report.exists() else None
 
 
-def compile_to(folder, compiler, *flags):
+def compile_to(folder, compiler, *flags, source=SOURCE):
     if shutil.which(compiler) is None:
         pytest.skip(f"no {compiler}: apt-get install {compiler}")
-    (folder / "it.c").write_text(SOURCE)
+    (folder / "it.c").write_text(source)
     library = folder / "libit.so"
     command = [compiler, "-g", "-O0", "-fPIC", "-shared", *flags, "-o", library, "it.c"]
     subprocess.run(command, cwd=folder, check=True)
@@ -94,6 +94,68 @@ def test_lines_and_their_tests(kind, tmp_path):
     assert "% of lines" in done.stdout
     assert (tmp_path / "out" / "index.html").exists()
     assert f"SF:{tmp_path / 'it.c'}" in (tmp_path / "out" / "coverage.lcov").read_text()
+
+
+ERROR_PATHS = """\
+#include <stdlib.h>
+#include <unistd.h>
+static inline int nobody_calls_this(int n) {
+    return n + 1;
+}
+int copy(void) {
+    int fd = dup(0);
+    if (fd < 0)
+        return -1;
+    void *block = malloc(100);
+    if (!block) {
+        close(fd);
+        return -2;
+    }
+    free(block);
+    close(fd);
+    return 0;
+}
+"""
+ERROR_SUITE = """
+import ctypes as c
+lib = c.CDLL({library!r})
+
+def test_copy():
+    assert lib.copy() == 0
+"""
+
+
+def missing_lines(data):
+    (entry,) = data["files"]
+    return [int(line) for line, count in entry["hits"].items() if not count]
+
+
+@pytest.mark.parametrize("kind", BUILDS)
+def test_torture_reaches_the_error_paths(kind, tmp_path):
+    library = compile_to(tmp_path, *BUILDS[kind], source=ERROR_PATHS)
+    _, plain = run(tmp_path, library, suite=ERROR_SUITE)
+    assert {9, 12, 13} <= {*missing_lines(plain)} <= {9, 12, 13, 14}
+    done, data = run(tmp_path, library, "--clib-torture", suite=ERROR_SUITE)
+    assert missing_lines(data) == []
+    # What writes the counters is in the library, but its calls are not made to fail.
+    calls = {"dup", "malloc", "close"}
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert {cell["function"] for cell in report["torture"]["cells"]} <= calls
+    (entry,) = report["tests"]
+    assert (entry["calls"], entry["allocations"]) == (4, 1)
+    assert "LLVM Profile" not in done.stdout + done.stderr
+    # One file for all copies of a test: thousands of them must not fill the disk.
+    raw = tmp_path / "out" / "raw"
+    assert len({path.name.partition("-")[0] for path in raw.glob("*.test")}) == 1
+
+
+def test_lines_that_are_not_in_the_library_do_not_count(tmp_path):
+    library = compile_to(tmp_path, *BUILDS["llvm"], source=ERROR_PATHS)
+    done, data = run(tmp_path, library, suite=ERROR_SUITE)
+    (entry,) = data["files"]
+    assert not {"3", "4", "5"} & entry["hits"].keys()
+    assert data["left_out"] == 3
+    assert "; 3 lines do not count: no function in the library has them" in done.stdout
 
 
 def test_too_little_fails(tmp_path):

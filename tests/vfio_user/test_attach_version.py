@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import resource
+import socket
 
 import pytest
 
@@ -154,6 +155,114 @@ def test_refused_capabilities(realized, capabilities):
 )
 def test_refused_json(realized, text):
     refuse(realized, version_payload(text=text))
+
+
+# Text that has to be read although nothing in it means anything: (value of a key, or text).
+VALUES = [
+    *("0", "-0", "-12.5e+3", "1E9", "2e-7", "12345678901234567890123", "true", "null"),
+    *('""', r'"\" \\ \/ \b\f\n\r\t"', r'"\u00e9\uD83D\uDE00"', '"\u00e9"'),
+    *("[]", "[ ]", "[[],[]]", '[1,"a",{"b":[true,false]}]', "{}"),
+    *("[" * 25 + "]" * 25, '{"a":' * 25 + "1" + "}" * 25),
+    pytest.param("[" * 100 + "]" * 100, marks=pytest.mark.extension),
+]
+
+
+@pytest.mark.parametrize("value", VALUES, ids=lambda value: str(value)[:20])
+def test_values_that_are_passed_over(realized, value):
+    text = f'{{"x":{value},"capabilities":{{"y":{value},"max_msg_fds":0}}}}\0'
+    attach(realized, open_client(realized), version_payload(text=text.encode()))
+
+
+@pytest.mark.parametrize("text", ["[1,{}]", '"text"', "12", "true"])
+def test_text_that_is_no_object_announces_nothing(realized, text):
+    sock = open_client(realized)
+    attach(realized, sock, version_payload(text=text.encode() + b"\0"))
+
+
+BAD_VALUES = [
+    *(
+        "01",
+        "1.",
+        ".5",
+        "1e",
+        "1e+",
+        "-",
+        "-a",
+        "+1",
+        "tru",
+        "nul",
+        "fals",
+        "NaN",
+        "'a'",
+    ),
+    *("[1,]", "[,1]", "[1 2]", "[}", "[", "/**/1", ""),
+    *('{"a"}', '{"a":}', '{"a":1,}', "{a:1}", '{"a":1 "b":2}', '{"a":1]', '{"a" 1}'),
+    *(r'"\x"', r'"\u12g4"', r'"\u12"', '"\n"', '"a', '"\\'),
+    *("[" * 129 + "]" * 129, '{"a":' * 129 + "1" + "}" * 129),
+]
+
+
+@pytest.mark.extension  # json-c takes some of these
+@pytest.mark.parametrize("value", BAD_VALUES, ids=lambda value: str(value)[:20])
+def test_values_that_are_none(realized, value):
+    refuse(realized, version_payload(text=f'{{"x":{value}}}\0'.encode()))
+
+
+@pytest.mark.extension
+@pytest.mark.parametrize("text", ["{}{}", "{} x", "[]]", "1 2", "", " ", "}", "]"])
+def test_text_that_is_not_one_value(realized, text):
+    refuse(realized, version_payload(text=text.encode() + b"\0"))
+
+
+@pytest.mark.extension
+@pytest.mark.parametrize("text", [b'{"\xff":1}\0', b'{"x":"\xc3"}\0'])
+def test_text_that_is_not_utf_8(realized, text):
+    refuse(realized, version_payload(text=text))
+
+
+@pytest.mark.extension  # json-c takes no NUL in names
+@pytest.mark.parametrize(
+    ("name", "is_known"),
+    [
+        (r"\u0063apabilities", True),
+        (r"cap\u0061biliti\u0065\u0073", True),
+        (r"c\u0061pabilities\u0000", False),
+        (r"\u0163apabilities", False),
+        ("cap", False),
+        ("capabilitiesX", False),
+        (r"c\napabilities", False),
+        (r"\/capabilities", False),
+        *((rf"c\{letter}", False) for letter in 'bfnrt"\\/'),
+    ],
+)
+def test_names_are_compared_by_what_they_mean(realized, name, is_known):
+    """A value that this capability cannot have is refused if the name is its."""
+    payload = version_payload(text=f'{{"{name}":1}}\0'.encode())
+    if is_known:
+        refuse(realized, payload)
+    else:
+        attach(realized, open_client(realized), payload)
+
+
+@pytest.mark.extension  # of duplicates the JSON library may take the first, or both
+def test_the_last_of_equal_names_counts(realized):
+    good, bad = '{"max_msg_fds":1}', '{"max_msg_fds":-1}'
+    for first, last in ((good, bad), (bad, good)):
+        text = f'{{"capabilities":{first},"capabilities":{last}}}\0'
+        payload = version_payload(text=text.encode())
+        if last == bad:
+            refuse(realized, payload)
+        else:
+            attach(realized, open_client(realized), payload)
+
+
+def test_client_gone_before_the_reply_to_its_version(realized):
+    """Its end is closed for reading when the reply is sent."""
+    sock = open_client(realized)
+    send(sock, VFIO_USER_VERSION, version_payload())
+    sock.shutdown(socket.SHUT_RD)
+    fails(errno.ECONNRESET, lib.vfu_attach_ctx, realized)
+    connect_client(realized)
 
 
 def test_page_size_is_not_checked_without_migration(realized):

@@ -1,8 +1,10 @@
 """Blocking contexts: vfu_attach_ctx and vfu_run_ctx wait, signals interrupt them."""
 
 import contextlib
+import ctypes
 import errno
 import os
+import resource
 import signal
 import socket
 import threading
@@ -317,3 +319,71 @@ def waits_or_ended(call):
         return in_system_call(call, NR_RECVMSG, 45)  # or recvfrom
     except FileNotFoundError:
         return True
+
+
+def test_client_that_leaves_in_a_callback(ctx):
+    """The reply finds nobody: the device is reset, and the run ends."""
+    sock = connect_client(ctx)
+    ctx.bar.action = lambda _buf, count, *_: hang_up(sock) or count
+    send(sock, VFIO_USER_REGION_READ, region_payload(BAR0, 0, 8))
+    run(ctx, errno.ENOTCONN)
+    assert ctx.reset.calls == [VFU_RESET_LOST_CONN]
+
+
+@pytest.fixture
+def with_dma(new_ctx):
+    ctx = new_ctx(flags=0)
+    ctx.dma = setup_dma(ctx)
+    realize(ctx)
+    return ctx
+
+
+@pytest.mark.parametrize("surplus", [0, 1, 252])
+def test_descriptors_arrive(with_dma, fds, surplus):
+    """The first is for the request, and the others are closed."""
+    sock = connect_client(with_dma)
+    before = len(open_fds())
+    event = fds.eventfd()
+    rights = [fds.memfd(PAGE_SIZE, b"memory")] + [event] * surplus
+    seen = []
+    with_dma.dma.register.action = lambda info: seen.append(
+        ctypes.string_at(info.contents.vaddr, 6)
+    )
+    payload = dma_map_payload(0x10000, PAGE_SIZE)
+    send(sock, VFIO_USER_DMA_MAP, payload, rights)
+    sock.shutdown(socket.SHUT_WR)
+    run(with_dma, errno.ENOTCONN)
+    assert seen == [b"memory"]
+    get_reply(sock)
+    assert len(open_fds()) == before + 2 - 1  # without the connection
+
+
+@pytest.mark.extension
+def test_descriptors_that_do_not_fit(with_dma, fds):
+    """The kernel cuts them off, and the request fails as a whole."""
+    sock = connect_client(with_dma)
+    memory, event = fds.memfd(PAGE_SIZE), fds.eventfd()
+    payload = dma_map_payload(0x10000, PAGE_SIZE)
+    send(sock, VFIO_USER_DMA_MAP, payload, [memory] + [event] * 9)
+    sock.shutdown(socket.SHUT_WR)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    fillers = fill_up_to(max(open_fds()) + 4)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(fillers) + 1, limits[1]))
+    for fd in fillers[:3]:
+        os.close(fd)
+    try:
+        run(with_dma, errno.ENOTCONN)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for fd in fillers[3:]:
+            os.close(fd)
+    assert with_dma.dma.register.calls == []
+    receive(sock, VFIO_USER_DMA_MAP, expect=errno.EFAULT)
+
+
+def fill_up_to(highest):
+    """Take all numbers of descriptors that are free, the last of them ``highest``."""
+    taken = [os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)]
+    while taken[-1] < highest:
+        taken.append(os.dup(taken[0]))
+    return taken

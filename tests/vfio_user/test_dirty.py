@@ -499,9 +499,9 @@ def test_logging_of_some_ranges_only(device, fds):
     assert not report_if_any(device, ADDR)
 
 
-def report_if_any(ctx, addr):
+def report_if_any(ctx, addr, size=SIZE):
     """The dirty pages; none also if the range is not logged, which may be refused."""
-    data = bytes(t.vfio_user_device_feature_dma_logging_report(addr, SIZE, PAGE_SIZE))
+    data = bytes(t.vfio_user_device_feature_dma_logging_report(addr, size, PAGE_SIZE))
     payload = feature_payload(REPORT, data, argsz=40)
     send(ctx.sock, VFIO_USER_DEVICE_FEATURE, payload)
     run(ctx)
@@ -531,3 +531,55 @@ def test_descriptors_of_the_logging_device(logging, fds):
     dirty_stop(logging, logging.sock)
     assert len(open_fds()) == before
     assert os.fstat(logging.memory).st_size == SIZE // 2
+
+
+@pytest.mark.extension
+def test_ranges_that_touch_or_overlap(device, fds):
+    """Also those that a second request adds."""
+    at = 4 * ADDR
+    for n in range(6):
+        memory = fds.memfd(PAGE_SIZE)
+        dma_map(device, device.sock, at + n * SIZE, PAGE_SIZE, memory)
+    ranges = [(at + SIZE, SIZE), (at, SIZE), (at + SIZE // 2, SIZE)]
+    dirty_start(device, device.sock, ranges=ranges)
+    dirty_start(device, device.sock, ranges=[(at + 4 * SIZE, 1), (at + 2 * SIZE, 1)])
+    for n in range(6):
+        touch(device, at + n * SIZE)
+    logged = [bool(report_if_any(device, at + n * SIZE, PAGE_SIZE)) for n in range(6)]
+    assert logged == [True, True, True, False, True, False]
+
+
+@pytest.mark.extension
+@pytest.mark.parametrize("half", [0, 1])
+def test_logged_page_that_is_only_partly_reported_stays_dirty(ctx, fds, half):
+    setup_dma(ctx)
+    setup_migration(ctx)
+    ctx.sock = serve(ctx)
+    dma_map(ctx, ctx.sock, ADDR, SIZE, fds.memfd(SIZE))
+    dirty_start(ctx, ctx.sock, 2 * PAGE_SIZE)
+    touch(ctx, page(4))
+    if half:
+        seen = report(ctx, 4 * PAGE_SIZE, addr=page(5))  # page 4 is before it
+    else:
+        seen = report(ctx, 4 * PAGE_SIZE, addr=page(1))  # page 5 is behind it
+    assert seen == ({0} if half else {3})
+    assert report(ctx) == {4, 5}
+
+
+@pytest.mark.defect("D7")
+def test_stop_without_dma_support(ctx):
+    setup_migration(ctx)
+    dirty_stop(ctx, serve(ctx))
+
+
+@pytest.mark.extension
+def test_more_memory_than_can_be_logged(ctx, fds):
+    """A bit for each page of it would be more than a gigabyte."""
+    setup_dma(ctx)
+    setup_migration(ctx)
+    ctx.sock = serve(ctx)
+    size = 1 << 43
+    for n in range(5):
+        dma_map(ctx, ctx.sock, n * size, size, fds.memfd(size))
+    dirty_start(ctx, ctx.sock, expect=errno.ENOMEM)
+    dirty_start(ctx, ctx.sock, 16 * PAGE_SIZE)

@@ -413,3 +413,83 @@ def test_mapping_is_gone_after_unmap(ctx, sock, dma, fds):
     dma_unmap(ctx, sock, ADDR, mmap.PAGESIZE)
     with pytest.raises(AssertionError, match="no mapping"):
         vm_flags(start)
+
+
+@pytest.mark.parametrize("order", ["up", "down", "middle", "mixed"])
+def test_many_regions(new_ctx, order):
+    """More than one node of the library's index has, in every order."""
+    ctx = new_ctx()
+    dma = setup_dma(ctx, max_regions=2000)
+    sock = serve(ctx)
+    numbers = {
+        "up": list(range(1500)),
+        "down": list(range(1500))[::-1],
+        "middle": sorted(range(1500), key=lambda n: abs(n - 750)),
+        "mixed": [n * 677 % 1500 for n in range(1500)],
+    }[order]
+    for n in numbers:
+        dma_map(ctx, sock, ADDR + n * PAGE_SIZE, PAGE_SIZE)
+    assert is_mapped(ctx, ADDR + 1499 * PAGE_SIZE)
+    sgl = addr_to_sgl(ctx, ADDR + 1, 1500 * PAGE_SIZE - 1, 1500)
+    assert [s.dma_addr for s in sgl] == [ADDR + n * PAGE_SIZE for n in range(1500)]
+    gone = [n for n in numbers if n % 100 >= 2]
+    for n in gone:
+        dma_unmap(ctx, sock, ADDR + n * PAGE_SIZE, PAGE_SIZE)
+    for n in range(0, 1500, 50):
+        assert is_mapped(ctx, ADDR + n * PAGE_SIZE) == (n not in gone)
+    dma.unregister.calls.clear()
+    disconnect(ctx, sock)
+    left = sorted(set(numbers) - set(gone))
+    addresses = [info.addr for info in dma.unregister.calls]
+    assert addresses == [ADDR + n * PAGE_SIZE for n in left]
+
+
+@pytest.mark.extension
+def test_large_region_reaches_over_where_others_were(new_ctx):
+    """What lies behind it in the index has gone."""
+    ctx = new_ctx()
+    setup_dma(ctx, max_regions=400)
+    sock = serve(ctx)
+    large = 1000 * PAGE_SIZE
+    for n in range(300):
+        dma_map(ctx, sock, ADDR + n * large, large - PAGE_SIZE)
+    for first in range(0, 300, 3):
+        for n in (first + 1, first + 2):
+            dma_unmap(ctx, sock, ADDR + n * large, large - PAGE_SIZE)
+    for n in range(300):
+        assert is_mapped(ctx, ADDR + n * large + PAGE_SIZE) == (n % 3 == 0)
+        assert not is_mapped(ctx, ADDR + (n + 1) * large - PAGE_SIZE)
+
+
+@pytest.mark.extension
+def test_region_of_a_file_again(ctx, sock, dma, fds, tmp_path):
+    """The same through the same open file; another, if it was opened again."""
+    path = tmp_path / "memory"
+    path.write_bytes(bytes(PAGE_SIZE))
+    first, again = (fds.add(os.open(path, os.O_RDWR | os.O_CLOEXEC)) for _ in "12")
+    flags = RW | FILE_IO
+    for _ in range(2):
+        dma_map(ctx, sock, ADDR, PAGE_SIZE, first, flags=flags)
+    dma_map(ctx, sock, ADDR, PAGE_SIZE, fds.add(os.dup(first)), flags=flags)
+    dma_map(ctx, sock, ADDR, PAGE_SIZE, again, flags=flags, expect=errno.EINVAL)
+    assert dma.register.count == 1
+
+
+@pytest.mark.extension
+def test_memory_that_the_device_may_not_read(ctx, sock, fds):
+    """A direct transfer is refused, and does not fault."""
+    dma_map(ctx, sock, ADDR, PAGE_SIZE, fds.memfd(PAGE_SIZE), flags=WRITE)
+    sgl = addr_to_sgl(ctx, ADDR, 8, prot=PROT_WRITE)
+    buffer = ctypes.create_string_buffer(8)
+    direct = VFU_SGL_DIRECT_ACCESS
+    ok(lib.vfu_sgl_write, ctx, sgl, 1, buffer, direct)
+    fails(errno.EACCES, lib.vfu_sgl_read, ctx, sgl, 1, buffer, direct)
+
+
+@pytest.mark.extension
+def test_range_past_the_last_address(ctx, sock):
+    last = (1 << 64) - PAGE_SIZE
+    dma_map(ctx, sock, last, PAGE_SIZE)
+    sgl = sgl_array(2)
+    assert ok(lib.vfu_addr_to_sgl, ctx, last, PAGE_SIZE, sgl, 2, PROT_READ) == 1
+    fails(errno.ENOENT, lib.vfu_addr_to_sgl, ctx, last, 2 * PAGE_SIZE, sgl, 2, 1)

@@ -368,3 +368,25 @@ def test_regions_of_many_opens_of_one_file(new_ctx, fds, tmp_path):
             os.close(fd)
     dma_unmap(ctx, sock, 0, 0, flags=VFIO_DMA_UNMAP_FLAG_ALL)
     assert len(open_fds()) == before
+
+
+@pytest.mark.extension
+def test_more_descriptors_than_a_message_may_bring(device, fds):
+    """They come with the pieces of one message: most are refused, none stays."""
+    event = fds.eventfd()
+    before = len(open_fds())
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        sock = connect_client(device)
+        send_bytes(sock, frame(VFIO_USER_DEVICE_GET_INFO, INFO + bytes(16))[:32])
+        for _ in range(6):
+            send_bytes(sock, b"\0", [event] * 253)
+            run(device)
+        assert len(open_fds()) <= before + 1030
+        send_bytes(sock, bytes(10))
+        run(device)
+        receive(sock, VFIO_USER_DEVICE_GET_INFO, expect=errno.EFAULT)
+        assert len(open_fds()) == before + 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -251,3 +251,11 @@ def check_reply_of_any_kind(sock, fds):
     header = t.vfio_user_header.from_buffer_copy(data)
     assert header.flags & VFIO_USER_F_TYPE_MASK == VFIO_USER_F_TYPE_REPLY
     return Reply(header, data[16:], numbers)
+
+
+@pytest.mark.extension
+def test_more_entries_than_fit_into_a_message(ctx, sock):
+    for _ in range(SERVER_MAX_MSG_SIZE // 48):
+        ok(lib.vfu_create_ioeventfd, ctx, BAR0, -1, 0, 8, 0, 0, -1, 0)
+    msg(ctx, sock, GET_IO_FDS, request(), expect=errno.EINVAL)
+    assert "do not fit into one message" in ctx.logged(LOG_ERR)

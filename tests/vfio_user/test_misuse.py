@@ -242,3 +242,71 @@ def test_refusal_is_explained_in_the_log(ctx, call):
     assert function(ctx, *arguments) == -1
     if get_errno() != errno.EAGAIN:
         assert ctx.log
+
+
+def test_translation_without_a_place_for_entries(device):
+    fails(errno.EINVAL, lib.vfu_addr_to_sgl, device, 0x10000, 8, None, 1, 3)
+    assert lib.vfu_addr_to_sgl(device, 0x10000, 8, None, 0, 3) == -2
+
+
+@pytest.mark.parametrize("function", [lib.vfu_sgl_read, lib.vfu_sgl_write])
+def test_list_with_an_entry_that_was_never_filled(device, function):
+    entries = sgl_array(2)
+    entries[0] = device.sgl[0]
+    buffer = ctypes.create_string_buffer(16)
+    fails(errno.ENOTSUP, function, device, entries, 2, buffer, VFU_SGL_DIRECT_ACCESS)
+
+
+def test_destroy_inside_a_callback(ctx):
+    region = RegionMemory(64)
+
+    def destroy(_buf, count, *_):
+        lib.vfu_destroy_ctx(ctx)
+        return count
+
+    region.action = destroy
+    setup_region(ctx, 0, 64, region)
+    sock = serve(ctx)
+    assert region_read(ctx, sock, 0, 0, 4) == bytes(4)
+    assert "vfu_destroy_ctx" in ctx.logged(LOG_ERR)
+
+
+def test_destroy_inside_the_log_handler(ctx, tmp_path):
+    def destroy(this, _level, text):
+        lines.append(text)
+        if len(lines) == 1:
+            lib.vfu_destroy_ctx(this)
+
+    lines = []
+    handler = ctx.keep(t.vfu_log_fn_t(destroy))
+    ok(lib.vfu_setup_log, ctx, handler, LOG_ERR)
+    realize(ctx)
+    fails(errno.ENOTCONN, lib.vfu_run_ctx, ctx)  # which is logged
+    lib.vfu_log(ctx, LOG_ERR, b"still here")
+    assert lines[-1] == b"still here"
+    assert any(b"vfu_destroy_ctx" in line for line in lines)
+    ok(lib.vfu_setup_log, ctx, ctx._log_fn, LOG_DEBUG)
+
+
+@pytest.mark.parametrize("revision", [-1, 256, 0x1234])
+def test_revision_that_does_not_fit(ctx, revision):
+    ok(lib.vfu_pci_init, ctx, VFU_PCI_TYPE_CONVENTIONAL, 0, revision)
+    assert get_config_space(ctx)[8] == revision & 0xFF
+    assert "revision" in ctx.logged(LOG_WARNING)
+
+
+@pytest.mark.parametrize("size", [1, 63])
+def test_config_region_smaller_than_a_header(ctx, size):
+    index = VFU_PCI_DEV_CFG_REGION_IDX
+    setup_region(ctx, index, size, expect=errno.EINVAL)
+
+
+@pytest.mark.parametrize("command", [VFIO_USER_VERSION, VFIO_USER_DMA_WRITE])
+def test_command_of_the_other_side_while_stopped(ctx, command):
+    setup_migration(ctx)
+    sock = serve(ctx)
+    set_mig_state(ctx, sock, VFIO_USER_DEVICE_STATE_STOP)
+    ctx.log.clear()
+    msg(ctx, sock, command, bytes(16), expect=errno.EINVAL)
+    name = {VFIO_USER_VERSION: "VERSION", VFIO_USER_DMA_WRITE: "DMA_WRITE"}[command]
+    assert name in ctx.logged(LOG_ERR)

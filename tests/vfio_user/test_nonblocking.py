@@ -1,5 +1,6 @@
 """Non-blocking contexts: nothing a client does, or fails to do, stops the server."""
 
+import contextlib
 import errno
 import select
 
@@ -286,3 +287,17 @@ def test_only_the_listening_socket_waits_for_nobody(ctx):
     realize(ctx)
     fails(errno.EAGAIN, lib.vfu_attach_ctx, ctx)
     run(ctx, errno.ENOTCONN)
+
+
+@pytest.mark.defect("D40")
+def test_client_leaves_while_half_a_reply_waits(ctx, sock):
+    """The next run finds out when it sends the rest."""
+    request = frame(VFIO_USER_REGION_READ, region_payload(BAR0, 0, 4096))
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            send_bytes(sock, request)
+            run(ctx)
+    hang_up(sock)
+    run(ctx, errno.ENOTCONN)
+    assert ctx.reset.calls == [VFU_RESET_LOST_CONN]
+    connect_client(ctx)

@@ -219,7 +219,68 @@ def test_list_that_the_device_broke(pci):
     not_found(pci, errno.EINVAL, PCI_CAP_ID_MSIX)
 
 
+@pytest.mark.extension  # upstream follows whatever the list says
+@pytest.mark.parametrize("target", [0x04, 0x3F, 0xFF, 0x40])
+def test_adding_to_a_list_that_the_device_broke(pci, target):
+    """A link into the header, past the end, or back: nothing is added, nothing hangs."""
+    add(pci, PM)
+    space = get_config_space(pci)
+    space[0x41] = target
+    before = bytes(space)
+    refuse(pci, errno.EINVAL, vendor(b"abc"))
+    refuse(pci, errno.EINVAL, PM, pos=0x80)
+    assert bytes(space) == before
+
+
+@pytest.mark.extension
+def test_capability_that_the_device_renamed_keeps_its_size(pci):
+    """The next one is placed behind it, also when the library cannot tell what it is."""
+    add(pci, vendor(b"0123456789"))
+    get_config_space(pci)[0x40] = 0x7F
+    assert add(pci, PM) == 0x50
+
+
+@pytest.mark.extension
+def test_capability_that_the_device_made_up(pci):
+    space = get_config_space(pci)
+    space[0x34], space[0x60], space[0x61] = 0x60, 0x7F, 0
+    refuse(pci, errno.EINVAL, PM)
+    assert "0x60" in pci.logged(LOG_ERR)
+    assert find(pci, 0x7F) == 0x60
+
+
 # Access, whatever the capability
+
+
+@pytest.mark.extension
+def test_callback_that_was_taken_away(pci, cfg):
+    at = add(pci, vendor(b"abc"), flags=CALLBACK)
+    sock = serve(pci)
+    assert cfg_read(pci, sock, at + 3, 1)
+    setup_region(pci, CFG, 256)
+    cfg_read(pci, sock, at + 3, 1, expect=errno.EINVAL)
+    cfg_write(pci, sock, at + 3, b"x", expect=errno.EINVAL)
+
+
+@pytest.mark.extension
+@pytest.mark.parametrize("at", [0x41, 0x42, 0x43])
+def test_registers_at_odd_places(pci, at):
+    """A device may put capabilities anywhere."""
+    add(pci, bytes([PCI_CAP_ID_MSI, 0, 0x8A, 0]) + bytes(20), pos=at)
+    sock = serve(pci)
+    cfg_write(pci, sock, at + 4, 0x1234_5678, 4)
+    cfg_write(pci, sock, at + 2, 0x0001, 2)
+    assert cfg_read_int(pci, sock, at + 4, 4) == 0x1234_5678
+    assert cfg_read_int(pci, sock, at + 2, 2) & 1
+
+
+@pytest.mark.extension
+@pytest.mark.parametrize("at", [0x41, 0x42, 0x43])
+def test_power_management_at_odd_places(pci, at):
+    add(pci, PM, pos=at)
+    sock = serve(pci)
+    cfg_write(pci, sock, at + 4, 0x0003, 2)
+    assert cfg_read_int(pci, sock, at + 4, 2) & 3 == 3
 
 
 def test_header_of_a_capability_cannot_be_written(pci):

@@ -164,6 +164,32 @@ def test_list_that_the_device_made_a_circle(five):
     assert get_errno() != 0
 
 
+@pytest.mark.extension  # upstream follows whatever the list says
+@pytest.mark.parametrize("target", [0x04, 0xFC, 0xFFD, 0x100])
+def test_adding_to_a_list_that_the_device_broke(five, target):
+    space = get_config_space(five, PCI_CFG_SPACE_EXP_SIZE)
+    space[0x25A], space[0x25B] = target << 4 & 0xF0 | 1, target >> 4
+    before = bytes(space)
+    refuse(five, errno.EINVAL, DSN, flags=EXT)
+    refuse(five, errno.EINVAL, DSN, pos=0x800, flags=EXT)
+    assert bytes(space) == before
+
+
+@pytest.mark.extension
+@pytest.mark.parametrize("target", [0x04, 0xFC])
+def test_finding_in_a_list_that_leaves_its_space(five, target):
+    space = get_config_space(five, PCI_CFG_SPACE_EXP_SIZE)
+    space[0x25A], space[0x25B] = target << 4 & 0xF0 | 1, target >> 4
+    not_found(five, errno.EINVAL, 0x77, extended=True)
+
+
+@pytest.mark.extension
+def test_more_capabilities_than_the_library_keeps(express):
+    for _ in range(128):
+        add(express, vendor(b""), flags=EXT)
+    refuse(express, errno.ENOSPC, vendor(b""), flags=EXT)
+
+
 @pytest.mark.defect("D88")
 @pytest.mark.parametrize("size", [64, 256])
 def test_config_region_smaller_than_the_device_type_promises(ctx, size):

@@ -317,3 +317,13 @@ def test_regions_survive_the_client(ctx, sock):
     disconnect(ctx, sock)
     sock = connect_client(ctx)
     assert get_region_info(ctx, sock, BAR1).size == 0x1000
+
+
+@pytest.mark.extension
+def test_more_areas_than_fit_into_a_message(ctx, sock, fds):
+    areas = [(i * 16, 16) for i in range(1 << 16)]
+    setup_region(ctx, ROM, 1 << 20, flags=RW, areas=areas, fd=fds.memfd(1 << 20))
+    request = region_info_payload(ROM, 32)
+    cmd = VFIO_USER_DEVICE_GET_REGION_INFO
+    msg(ctx, sock, cmd, request, expect=errno.EINVAL)
+    assert "do not fit into one message" in ctx.logged(LOG_ERR)

@@ -120,3 +120,8 @@ def test_malformed(device, payload):
 def test_write_out_of_bounds(device, write):
     msg(device, device.sock, MULTI, multi(write), expect=errno.EINVAL)
     assert device.bar0.count == 0
+
+
+def test_write_of_no_bytes_counts_as_done(device):
+    assert write_multi(device, (BAR0, 0, b""), (BAR0, 2, b"x")) == 2
+    assert [access.count for access in device.bar0.calls] == [1]

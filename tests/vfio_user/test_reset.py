@@ -133,3 +133,27 @@ def test_function_level_reset_of_a_realized_device(ctx):
     add_express(ctx, flr=True)
     cfg_write(ctx, sock, DEVCTL, FLR, 2)
     assert reset.calls == [VFU_RESET_PCI_FLR]
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        *(errno.EBADF, errno.ENOMEM, errno.EEXIST, errno.ENOTDIR, errno.ENFILE),
+        *(errno.EPIPE, errno.ENAMETOOLONG, errno.ENOMSG, errno.EPROTO),
+        *(errno.EADDRINUSE, errno.ECONNRESET, errno.ENOTCONN, errno.ETIMEDOUT),
+        *(errno.ECONNREFUSED, errno.EPERM, errno.ENOSPC, errno.EIO),
+    ],
+    ids=error_name,
+)
+@pytest.mark.extension
+def test_the_devices_error_is_named_in_the_log(device, number):
+    device.reset.fail(number)
+    msg(device, device.sock, VFIO_USER_DEVICE_RESET, expect=number)
+    assert error_name(number) in device.logged(LOG_ERR)
+
+
+@pytest.mark.extension
+def test_error_without_a_name_is_a_number(device):
+    device.reset.fail(3999)
+    msg(device, device.sock, VFIO_USER_DEVICE_RESET, expect=3999)
+    assert "3999" in device.logged(LOG_ERR)

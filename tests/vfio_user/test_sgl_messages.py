@@ -418,3 +418,232 @@ def test_write_marks_nothing_dirty_by_message(ctx, memories, fds):
     dirty_start(ctx, sock)
     write(ctx, 0, b"data")
     assert dirty_report(ctx, sock, ADDR, SIZE) == set()
+
+
+# What is on its way when the server asks
+
+
+class Client(Memory):
+    """A client of one socket: serves its memory, and keeps the replies that it gets.
+
+    ``before`` is sent with the next answer, in front of it.
+    """
+
+    def __init__(self, sock) -> None:
+        self.replies: list[t.vfio_user_header] = []
+        self.before = b""
+        super().__init__(sock, self._add)
+
+    def _answer(self, header, body):
+        if header.flags & VFIO_USER_F_TYPE_MASK == VFIO_USER_F_TYPE_REPLY:
+            self.replies.append(header)
+            return b""
+        return super()._answer(header, body)
+
+    def _add(self, _header, _access, answer):
+        before, self.before = self.before, b""
+        return before + answer
+
+    def ids(self) -> list[int]:
+        """The ids of all replies, once the server has sent its last."""
+        self.sock.shutdown(socket.SHUT_RD)  # what has been sent is still read
+        self.thread.join()
+        return [header.msg_id for header in self.replies]
+
+
+@pytest.fixture
+def client(device, memories):
+    """One socket for both directions, a region of memory, and a doorbell that reads."""
+    device.bar = RegionMemory(64)
+    device.fetched = []
+
+    def doorbell(_buf, count, *_):
+        device.fetched.append(read(device, 0x100, 8))
+        return count
+
+    device.bar.action = doorbell
+    setup_region(device, BAR0, 64, device.bar)
+    device.main = connect_client(device)
+    dma_map(device, device.main, ADDR, SIZE)
+    memories.append(Client(device.main))
+    memories[0].data[0x100:0x108] = b"descript"
+    return memories[0]
+
+
+BAR0 = VFU_PCI_DEV_BAR0_REGION_IDX
+RING = region_payload(BAR0, 0, 4, b"ring")
+RESET = frame(VFIO_USER_DEVICE_RESET, msg_id=0x7001)
+ELSEWHERE = ADDR + SIZE
+MAP = frame(VFIO_USER_DMA_MAP, dma_map_payload(ELSEWHERE, PAGE_SIZE), msg_id=0x7002)
+
+
+@pytest.mark.extension
+def test_requests_that_cross_inside_a_callback_are_served_in_the_same_run(
+    device, client
+):
+    client.before = RESET + RESET
+    send(device.main, VFIO_USER_REGION_WRITE, RING, msg_id=0x7000)
+    assert run(device) == 3
+    assert device.fetched == [b"descript"]
+    assert device.reset.calls == [VFU_RESET_DEVICE] * 2
+    assert client.ids() == [0x7000, 0x7001, 0x7001]
+
+
+@pytest.mark.extension
+@pytest.mark.parametrize("cut", [1, 15, 16, 17, 40])
+def test_rest_of_a_request_comes_while_a_callback_reads(device, client, fds, cut):
+    """Its descriptor came with its beginning, behind the request that is served."""
+    client.before = MAP[cut:]
+    ring = frame(VFIO_USER_REGION_WRITE, RING, msg_id=0x7000)
+    send_bytes(device.main, ring + MAP[:cut], [fds.memfd(PAGE_SIZE, b"mapped")])
+    assert run(device) == 2
+    assert device.fetched == [b"descript"]
+    sgl = addr_to_sgl(device, ELSEWHERE, 6)
+    assert bytes(mapped_bytes(sgl_get(device, sgl)[0])) == b"mapped"
+    assert client.ids() == [0x7000, 0x7002]
+
+
+@pytest.mark.extension
+def test_requests_around_an_answer(device, client, fds):
+    """All is there when the server asks; the last request has a descriptor."""
+    read(device, 0x100, 8)  # tells the number of the next command
+    client.tamper = lambda *_: b""
+    access = t.vfio_user_dma_region_access(addr=ADDR + 0x100, count=8)
+    answer = frame(
+        VFIO_USER_DMA_READ,
+        bytes(access) + b"answered",
+        msg_id=client.headers[0].msg_id + 1 & 0xFFFF,
+        flags=VFIO_USER_F_TYPE_REPLY,
+    )
+    send_bytes(device.main, RESET + answer)
+    send_bytes(device.main, MAP, [fds.memfd(PAGE_SIZE, b"mapped")])
+    assert read(device, 0x100, 8) == b"answered"
+    assert run(device) == 2
+    sgl = addr_to_sgl(device, ELSEWHERE, 6)
+    assert bytes(mapped_bytes(sgl_get(device, sgl)[0])) == b"mapped"
+    assert client.ids() == [0x7001, 0x7002]
+
+
+@pytest.mark.extension
+def test_answer_with_descriptors_among_requests(device, client, fds):
+    """It is refused; the requests before it are not forgotten."""
+    event = fds.eventfd()
+    before = len(open_fds())
+
+    def tamper(_header, _access, answer):
+        socket.send_fds(client.sock, [RESET + answer], [event])
+        return b""
+
+    client.tamper = tamper
+    read(device, 0, 8, expect=errno.EFAULT)
+    assert len(open_fds()) == before
+    assert run(device) == 1
+    assert client.ids() == [0x7001]
+
+
+@pytest.mark.extension
+@pytest.mark.parametrize("size", [16, 31, 32, 35])
+def test_answer_that_is_too_short(device, client, size):
+    def tamper(header, access, _answer):
+        content = (bytes(access) + bytes(4))[: size - 16]
+        flags = VFIO_USER_F_TYPE_REPLY
+        return frame(header.cmd, content, msg_id=header.msg_id, flags=flags)
+
+    client.tamper = tamper
+    read(device, 0, 4, expect=errno.EINVAL)
+    client.tamper = None
+    assert read(device, 0x100, 8) == b"descript"
+
+
+def run_to_the_end(ctx):
+    """Run until the connection is gone."""
+    while lib.vfu_run_ctx(ctx) != -1:
+        pass
+    assert get_errno() == errno.ENOTCONN
+
+
+@pytest.mark.extension
+@pytest.mark.parametrize("size", [0, 15, SERVER_MAX_MSG_SIZE + 1, UINT32_MAX])
+@pytest.mark.parametrize("reply", [False, True], ids=["request", "answer"])
+def test_header_that_cannot_be_comes_instead_of_an_answer(device, client, size, reply):
+    """Nothing that follows has a meaning: it is not waited for."""
+
+    def tamper(header, _access, answer):
+        flags = VFIO_USER_F_TYPE_REPLY if reply else VFIO_USER_F_TYPE_COMMAND
+        broken = {"size": size, "flags": flags, "msg_id": header.msg_id}
+        return frame(VFIO_USER_DEVICE_RESET, **broken) + answer
+
+    client.tamper = tamper
+    read(device, 0, 8, expect=errno.EINVAL)
+    run_to_the_end(device)
+    assert device.reset.calls == [VFU_RESET_LOST_CONN]
+
+
+@pytest.mark.extension
+def test_flood_of_requests_instead_of_an_answer(device, client):
+    """So much is kept and no more: the client is cut off."""
+    flood = frame(VFIO_USER_MAX, bytes(1 << 20)) * 16
+
+    client.tamper = lambda *_: flood
+    buffer = ctypes.create_string_buffer(8)
+    sgl = addr_to_sgl(device, ADDR, 8)
+    fails(errno.ECONNRESET, lib.vfu_sgl_read, device, sgl, 1, buffer, 0)
+    assert str(8 << 20) in device.logged(LOG_ERR)
+    run_to_the_end(device)
+    assert device.reset.calls == [VFU_RESET_LOST_CONN]
+
+
+def unread_replies(device):
+    """Requests that the client sends until the server has a reply that it cannot send."""
+    request = frame(VFIO_USER_REGION_READ, region_payload(BAR0, 0, 64), msg_id=0x7003)
+    device.bar.action = lambda _buf, count, *_: count
+    count = 0
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            send_bytes(device.main, request)
+            count += 1
+            run(device)
+    return count
+
+
+@pytest.fixture
+def clogged(device):
+    """The client does not read, and half a reply waits in the server."""
+    device.bar = RegionMemory(64)
+    setup_region(device, BAR0, 64, device.bar)
+    device.main = connect_client(device)
+    dma_map(device, device.main, ADDR, SIZE)
+    device.count = unread_replies(device)
+    return device
+
+
+@pytest.mark.extension
+def test_reply_that_waits_goes_before_our_command(clogged, memories):
+    memories.append(Client(clogged.main))
+    memories[0].data[:5] = b"later"
+    assert read(clogged, 0, 5) == b"later"
+    run(clogged)
+    ids = memories[0].ids()
+    assert set(ids) == {0x7003}
+    assert len(ids) <= clogged.count
+
+
+@pytest.mark.extension
+def test_client_leaves_with_a_reply_that_waits(clogged):
+    hang_up(clogged.main)
+    read(clogged, 0, 5, expect=errno.ENOTCONN)
+    assert clogged.reset.count == 0
+    run_to_the_end(clogged)
+    assert clogged.reset.calls == [VFU_RESET_LOST_CONN]
+
+
+@pytest.mark.extension
+def test_no_transfer_over_a_connection_that_died(device, start):
+    def tamper(_header, _access, _answer):
+        memory.sock.shutdown(socket.SHUT_RDWR)
+
+    memory = start(tamper)
+    read(device, 0, 4, expect=errno.ENOTCONN)
+    write(device, 0, b"data", expect=errno.ENOTCONN)
+    assert device.reset.count == 0
+    run(device, errno.ENOTCONN)

@@ -221,10 +221,7 @@ impl Exchange<'_> {
     /// Receives into the inbox until the reply is there, and takes it out.
     fn receive_among_requests(&mut self, data: &mut Data<'_>, expected: usize) -> Result<()> {
         loop {
-            if let Some((position, header)) = self.inbox.find_reply() {
-                if let Some(error) = super::inbox::insane(&header) {
-                    return Err(error);
-                }
+            if let Some((position, header)) = self.inbox.find_reply()? {
                 let bytes = self.inbox.bytes_of(position, &header);
                 if bytes.len() == header.len() {
                     let result = if self.inbox.has_descriptors(position) {

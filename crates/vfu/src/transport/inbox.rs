@@ -432,21 +432,23 @@ impl Inbox {
     }
 
     /// The first message that is a reply: where it starts, and its header. It need not be complete.
-    pub(crate) fn find_reply(&self) -> Option<(usize, Header)> {
+    ///
+    /// # Errors
+    /// What [`insane`] says of the first header with an impossible size: no reply can be found behind it.
+    pub(crate) fn find_reply(&self) -> Result<Option<(usize, Header)>> {
         let mut position = self.start;
-        while let Some(header) = Header::decode(self.buffer.get(position..self.end)?) {
-            if header.flags & crate::wire::TYPE_MASK == crate::wire::TYPE_REPLY {
-                return Some((position, header));
+        while let Some(header) =
+            Header::decode(self.buffer.get(position..self.end).unwrap_or_default())
+        {
+            if let Some(error) = insane(&header) {
+                return Err(error);
             }
-            if !is_sane(&header) {
-                return None;
+            if header.flags & crate::wire::TYPE_MASK == crate::wire::TYPE_REPLY {
+                return Ok(Some((position, header)));
             }
             position += header.len();
-            if position >= self.end {
-                return None;
-            }
         }
-        None
+        Ok(None)
     }
 
     /// The bytes of a message found by [`find_reply`](Self::find_reply), as far as they are there.

@@ -30,7 +30,7 @@ pub(crate) enum Progress {
     Waits,
     /// The client is gone.
     Closed,
-    /// The system's error. Nothing waits.
+    /// The system's error.
     Failed(Errno),
 }
 
@@ -183,10 +183,12 @@ impl Outbox {
     fn send_rest(&mut self, channel: Channel, size: usize, sent: usize, wait: bool) -> Progress {
         self.length = size;
         self.sent = sent;
-        if wait || sent > 0 {
-            self.flush(channel, wait)
-        } else {
-            Progress::Waits
+        if !wait && sent == 0 {
+            return Progress::Waits;
+        }
+        match self.flush(channel, wait) {
+            Progress::Failed(_) if self.is_waiting() => Progress::Waits, // the next flush tells, if it fails again
+            progress => progress,
         }
     }
 
@@ -198,7 +200,8 @@ impl Outbox {
         }
     }
 
-    /// Sends what waits.
+    /// Sends what waits. If that fails, a reply of which something was sent waits on: without its rest, nothing that follows would
+    /// make sense to the client. One of which nothing was sent is dropped.
     pub(crate) fn flush(&mut self, channel: Channel, wait: bool) -> Progress {
         while self.sent < self.length {
             let rest = self.buffer.get(self.sent..self.length).unwrap_or_default();
@@ -215,7 +218,9 @@ impl Outbox {
                     return Progress::Closed;
                 }
                 Sent::Failed(errno) => {
-                    self.length = 0;
+                    if self.sent == 0 {
+                        self.length = 0;
+                    }
                     return Progress::Failed(errno);
                 }
             }
@@ -256,5 +261,47 @@ impl Outbox {
             self.buffer = try_zeroed(size, "replies")?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::socket::pair;
+
+    /// A reply of a megabyte, of which the client has got the beginning.
+    fn half_sent(channel: Channel) -> Outbox {
+        let mut outbox = Outbox::new();
+        outbox.begin();
+        outbox.payload(1 << 20).unwrap().fill(7);
+        let sent = outbox.reply(channel, &Header::default(), None, false);
+        assert_eq!(sent, Progress::Waits);
+        assert!(outbox.sent > 0);
+        outbox
+    }
+
+    #[test]
+    fn what_was_begun_waits_until_it_is_sent() {
+        let (ours, theirs) = pair().unwrap();
+        let mut outbox = half_sent(Channel::Socket(ours.as_raw_fd()));
+        let begun = outbox.sent;
+        // Any errno will do that does not mean that the client has gone.
+        let failed = outbox.flush(Channel::Socket(-1), false);
+        assert_eq!(failed, Progress::Failed(Errno::new(libc::EBADF)));
+        assert!(outbox.is_waiting());
+        assert_eq!(outbox.sent, begun);
+        drop(theirs);
+        let closed = outbox.flush(Channel::Socket(ours.as_raw_fd()), false);
+        assert_eq!(closed, Progress::Closed);
+        assert!(!outbox.is_waiting());
+    }
+
+    #[test]
+    fn what_was_not_begun_is_dropped_if_it_cannot_be_sent() {
+        let mut outbox = Outbox::new();
+        outbox.begin();
+        let sent = outbox.reply(Channel::Socket(-1), &Header::default(), None, false);
+        assert_eq!(sent, Progress::Failed(Errno::new(libc::EBADF)));
+        assert!(!outbox.is_waiting());
     }
 }
