@@ -176,6 +176,19 @@ def test_adding_to_a_list_that_the_device_broke(five, target):
 
 
 @pytest.mark.extension
+@pytest.mark.parametrize("target", [0x301, 0x302, 0x303])
+def test_list_that_the_device_leads_to_an_odd_place(five, target):
+    space = get_config_space(five, PCI_CFG_SPACE_EXP_SIZE)
+    space[0x25A], space[0x25B] = target << 4 & 0xF0 | 1, target >> 4
+    space[target] = VNDR
+    space[target + 7] = 0x10 >> 4  # of its length
+    assert find(five, VNDR, after=0x258, extended=True) == target
+    at = add(five, DSN, flags=EXT)
+    assert at == 0x314
+    assert find(five, PCI_EXT_CAP_ID_DSN, after=target, extended=True) == at
+
+
+@pytest.mark.extension
 @pytest.mark.parametrize("target", [0x04, 0xFC])
 def test_finding_in_a_list_that_leaves_its_space(five, target):
     space = get_config_space(five, PCI_CFG_SPACE_EXP_SIZE)

@@ -53,14 +53,10 @@ fn status(result: c_int) -> Result<(), Errno> {
     if result >= 0 { Ok(()) } else { Err(left()) }
 }
 
-/// For callbacks that return how many of `asked` bytes they moved, or -1 and errno.
+/// For callbacks that return how many bytes they moved, or -1 and errno.
 #[inline(always)]
-fn moved(result: ssize_t, asked: usize) -> Result<usize, Errno> {
-    match usize::try_from(result) {
-        Ok(moved) if moved <= asked => Ok(moved),
-        Ok(_) => Err(Errno::EINVAL),
-        Err(_) => Err(left()),
-    }
+fn moved(result: ssize_t) -> Result<usize, Errno> {
+    usize::try_from(result).map_err(|_| left())
 }
 
 /// The device behind a context, for the time of one call into the core.
@@ -90,7 +86,7 @@ impl CDevice<'_> {
         let (buf, len) = (data.as_mut_ptr(), data.len());
         // SAFETY: the device gave this function for these arguments; `buf` has `len` bytes.
         let result = call(|| unsafe { callback(self.0.this(), buf.cast(), len as u64) });
-        moved(result, len)
+        moved(result)
     }
 }
 
@@ -120,7 +116,7 @@ impl Device for CDevice<'_> {
                 is_write,
             )
         });
-        if moved(result, count)? == count {
+        if moved(result)? == count {
             Ok(())
         } else {
             Err(Errno::EINVAL)

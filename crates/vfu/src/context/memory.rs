@@ -141,7 +141,8 @@ impl Context {
         Ok(self.link.limits.get().max_data as usize)
     }
 
-    fn client_memory(&self) -> Result<&Dma> {
+    /// The client's memory, for what makes no sense without.
+    pub(crate) fn client_memory(&self) -> Result<&Dma> {
         self.dma.get().ok_or(Error::NotSetUp { what: "DMA" })
     }
 

@@ -51,8 +51,7 @@ pub fn callback_result(asked: usize, returned: isize, errno: i32) -> Result<usiz
     }
 }
 
-/// Judges what the reset callback returned; a device without one resets successfully
-/// ([`super::Event::NoResetCallback`] is to be logged).
+/// Judges what the reset callback returned; a device without one resets successfully.
 ///
 /// # Errors
 ///

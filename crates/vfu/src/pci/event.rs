@@ -55,8 +55,6 @@ pub enum Event {
     },
     /// The client asked for a function-level reset.
     FunctionResetAsked,
-    /// The client asked for a function-level reset and the device has no reset callback.
-    NoResetCallback,
     /// A BAR is prefetchable but not 64 bits wide, which PCI Express does not allow.
     PrefetchWithout64Bits {
         /// 0 to 5
@@ -91,7 +89,6 @@ impl Event {
     #[must_use]
     pub const fn level(&self) -> Level {
         match self {
-            Self::NoResetCallback => Level::Error,
             Self::PrefetchWithout64Bits { .. } | Self::RevisionTruncated { .. } => Level::Warning,
             Self::RomWriteIgnored { .. } | Self::StatusWritten { .. } => Level::Info,
             Self::BarWritten { .. }
@@ -126,9 +123,6 @@ impl fmt::Display for Event {
             Self::CommandChanged { old, new } => write!(f, "PCI command {old:#06x} -> {new:#06x}"),
             Self::CommandBitsIgnored { bits } => write!(f, "PCI command bits {bits:#06x} ignored"),
             Self::FunctionResetAsked => f.write_str("client asks for a function-level reset"),
-            Self::NoResetCallback => {
-                f.write_str("function-level reset: the device has no reset callback")
-            }
             Self::PrefetchWithout64Bits { index } => {
                 write!(f, "BAR{index} is prefetchable but not 64 bits wide")
             }

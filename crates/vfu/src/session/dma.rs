@@ -5,7 +5,7 @@
 
 use crate::context::Context;
 use crate::device::Device;
-use crate::dma::{self, Access, Added, NewRegion, PROT_READ, PROT_WRITE, RegionId};
+use crate::dma::{self, Access, Added, Dma, NewRegion, PROT_READ, PROT_WRITE, RegionId};
 use crate::error::{Error, Result};
 use crate::log::Level;
 use crate::transport::inbox::Tagged;
@@ -22,9 +22,7 @@ pub(super) fn map(
     request: &DmaMap,
     fds: &mut [Tagged],
 ) -> Result<()> {
-    let Some(dma) = ctx.dma.get() else {
-        return Ok(());
-    };
+    let dma = ctx.client_memory()?;
     let fd = fds.first_mut().and_then(|tagged| tagged.fd.take());
     let access = match (request.flags & (DMA_MMAP | DMA_FILE_IO), &fd) {
         (DMA_FILE_IO, Some(_)) => Access::File,
@@ -83,9 +81,7 @@ pub(super) fn unmap(
     payload: &[u8],
     out: &mut Outbox,
 ) -> Result<()> {
-    let Some(dma) = ctx.dma.get() else {
-        return Ok(());
-    };
+    let dma = ctx.client_memory()?;
     match request {
         DmaUnmap::All => {
             echo(payload, DMA_UNMAP, out.payload(DMA_UNMAP)?);
@@ -99,7 +95,7 @@ pub(super) fn unmap(
                     ctx.log(Level::Warning, format_args!("DMA_UNMAP: {error}"));
                 })?;
             echo(payload, DMA_UNMAP, out.payload(DMA_UNMAP)?);
-            remove(ctx, device, id)?;
+            remove(ctx, dma, device, id)?;
         }
         DmaUnmap::Dirty {
             addr,
@@ -120,7 +116,7 @@ pub(super) fn unmap(
                 page_size,
                 reply.get_mut(DMA_UNMAP + BITMAP..).unwrap_or_default(),
             )?;
-            remove(ctx, device, id)?;
+            remove(ctx, dma, device, id)?;
         }
     }
     Ok(())
@@ -132,10 +128,7 @@ fn echo(payload: &[u8], length: usize, reply: &mut [u8]) {
     }
 }
 
-fn remove(ctx: &Context, device: &mut dyn Device, id: RegionId) -> Result<()> {
-    let Some(dma) = ctx.dma.get() else {
-        return Ok(());
-    };
+fn remove(ctx: &Context, dma: &Dma, device: &mut dyn Device, id: RegionId) -> Result<()> {
     let info = dma.info(id)?;
     device.dma_unregister(ctx, &info);
     match dma.remove(id) {
@@ -156,7 +149,7 @@ fn remove(ctx: &Context, device: &mut dyn Device, id: RegionId) -> Result<()> {
 pub(super) fn remove_all(ctx: &Context, device: &mut dyn Device) {
     let Some(dma) = ctx.dma.get() else { return };
     while let Some(id) = dma.first() {
-        if let Err(error) = remove(ctx, device, id) {
+        if let Err(error) = remove(ctx, dma, device, id) {
             ctx.log(
                 Level::Error,
                 format_args!("DMA region cannot be removed: {error}"),

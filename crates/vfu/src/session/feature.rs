@@ -183,9 +183,6 @@ fn report(ctx: &Context, request: &Feature<'_>, data: &[u8], out: &mut Outbox) -
     at_least(COMMAND, "data", data.len() as u64, REPORT as u64)?;
     let dma = client_memory(ctx)?;
     let (iova, length, page_size) = (u64_at(data, 0), u64_at(data, 8), u64_at(data, 16));
-    if page_size == 0 {
-        return Err(field(COMMAND, "page size", page_size));
-    }
     at_least(COMMAND, "length", length, page_size)?;
     let full = FEATURE + REPORT + Dma::report_size(length, page_size)?;
     at_least(COMMAND, "argsz", request.argsz.into(), full as u64)?;

@@ -37,14 +37,10 @@ const AF_UNIX: libc::sa_family_t = 1;
 /// Longest path of a socket, without the NUL that ends it.
 pub(crate) const MAX_PATH: usize = 107;
 
-/// A socket that listens at `path`. An empty path gives an address that the kernel picks, which nobody can connect to by name.
+/// A socket that listens at `path`, of at most [`MAX_PATH`] bytes. An empty path gives an address that the kernel picks, which nobody can connect to by name.
 pub(crate) fn listen(path: &CStr, nonblocking: bool) -> Result<OwnedFd> {
     let bytes = path.to_bytes();
-    if bytes.len() > MAX_PATH {
-        return Err(Error::PathTooLong {
-            length: bytes.len(),
-        });
-    }
+    debug_assert!(bytes.len() <= MAX_PATH, "checked by the caller");
     let flags =
         libc::SOCK_STREAM | libc::SOCK_CLOEXEC | if nonblocking { libc::SOCK_NONBLOCK } else { 0 };
     // SAFETY: no pointers.

@@ -232,5 +232,4 @@ fn errors_name_values_and_have_an_errno() {
     assert_eq!(error.level(), Level::Error);
     assert_eq!(Error::Callback(0).errno(), libc::EINVAL);
     assert_eq!(Error::OutOfMemory { bytes: 1 }.errno(), libc::ENOMEM);
-    assert_eq!(Event::NoResetCallback.level(), Level::Error);
 }
