@@ -24,9 +24,12 @@ fuzz-sequences: build $(VENV)/.plugin ## random sequences of requests against a 
 	LIBVFIO_USER_SECONDS=$(FUZZ_SECONDS) LIBVFIO_USER_SO=$(CARGO_TARGET_DIR)/release/libvfio_user.so \
 	  $(PY) -m pytest -s -o faulthandler_timeout=0 tests/vfio_user/test_state_machine.py $(ARGS)
 
+# The fewest short inputs that reach all that the old corpus and the found inputs reach.
 .PHONY: fuzz-corpus
 fuzz-corpus: ## reduce what the fuzzer found to a small corpus under fuzz/corpus
 	@set -e; for target in $(FUZZ_TARGETS); do \
-	  mkdir -p $(FUZZ_DIR)/corpus/$$target fuzz/corpus/$$target; \
-	  CARGO_TARGET_DIR=$(FUZZ_DIR) $(CARGO) +nightly fuzz run $$target -- -merge=1 -verbosity=0 $(abspath fuzz)/corpus/$$target $(FUZZ_DIR)/corpus/$$target; \
+	  rm -rf $(FUZZ_DIR)/reduced; mkdir -p $(FUZZ_DIR)/reduced $(FUZZ_DIR)/corpus/$$target fuzz/corpus/$$target; \
+	  CARGO_TARGET_DIR=$(FUZZ_DIR) $(CARGO) +nightly fuzz run $$target -- -set_cover_merge=1 -max_len=128 -verbosity=0 \
+	    $(FUZZ_DIR)/reduced $(abspath fuzz)/corpus/$$target $(FUZZ_DIR)/corpus/$$target; \
+	  rm -f fuzz/corpus/$$target/*; mv $(FUZZ_DIR)/reduced/* fuzz/corpus/$$target/; \
 	done
