@@ -6,6 +6,10 @@ import html
 import math
 from typing import TYPE_CHECKING
 
+import tables
+
+from pytest_clib._results import duration
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -16,7 +20,9 @@ body { max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .2rem .7rem; text-align: right; border-bottom: 1px solid #8884; }
 th:first-child, td:first-child { text-align: left; }
-.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(30rem, 1fr)); gap: 1rem; }
+.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(30rem, 100%), 1fr)); gap: 1rem; }
+.plots .wide { grid-column: 1 / -1; max-width: 60rem; }
+td + td { white-space: nowrap; }
 figure { margin: 0; } figcaption { font-weight: 600; }
 .missed { color: #d9480f; font-weight: 600; }
 """
@@ -48,42 +54,52 @@ def write(folder: Path, data: dict) -> None:
     for name, _, svg in plots:
         (folder / f"{name}.svg").write_text(svg)
     figures = "".join(
-        f"<figure><figcaption>{html.escape(title)}</figcaption>{svg}</figure>"
-        for _, title, svg in plots
+        f"<figure class={'wide' if name == 'ratios' else 'plot'}>"
+        f"<figcaption>{html.escape(title)}</figcaption>{svg}</figure>"
+        for name, title, svg in plots
     )
     (folder / "index.html").write_text(
         f"<!doctype html><html lang=en><meta charset=utf-8><title>libvfio-user: speed</title>"
         f"<style>{STYLE}</style><h1>libvfio-user: speed</h1>"
         f"<p>{html.escape(data['machine']['platform'])}, {data['machine']['cpus']} CPUs, "
         f"load {data['load'][0]:.1f} at the end, {data['pairs']} pairs of slices a row.</p>"
-        f"<div class=plots>{figures}</div>{table(data)}{targets(data)}</html>\n"
+        f"<div class=plots>{figures}</div>"
+        f"{table(data)}{exact(data)}{targets(data)}</html>\n"
     )
 
 
 def table(data: dict) -> str:
     """All rows."""
-    keys = ("ours/floor", "against/floor", "ours/against")
-    head = "".join(f"<th>{key}" for key in ("floor", "ours", "against", *keys))
+    head = "".join(f"<th>{key}" for key in (*tables.SUBJECTS, *tables.RATIOS))
     body = []
     for result in data["results"]:
-        values = result.get("ns") or result.get("bytes")
-        unit = "ns" if "ns" in result else "B"
-        cells = [
-            f"{values[who]:,.4g} {unit}" if who in values else "-"
-            for who in ("floor", "ours", "against")
-        ]
-        for key in keys:
+        cells = [tables.value(result, who) for who in tables.SUBJECTS]
+        for key in tables.RATIOS:
             found = result["ratios"].get(key)
             cells.append(f"{found['median']:.2f}" if found else "-")
-        title = html.escape(f"{result['title']} {result['label']}")
+        title = html.escape(tables.name(result))
         body.append(f"<tr><td>{title}" + "".join(f"<td>{cell}" for cell in cells))
     return f"<h2>All rows</h2><table><tr><th>{head}{''.join(body)}</table>"
+
+
+def exact(data: dict) -> str:
+    """Counts of one operation."""
+    if not data["counts"]:
+        return ""
+    head = "".join(f"<th>{name.replace('_', ' ')}" for name in tables.COUNTS)
+    body = "".join(
+        f"<tr><td>{html.escape(entry['name'])}, {who}"
+        + "".join(f"<td>{tables.count(figures.get(name))}" for name in tables.COUNTS)
+        for entry in data["counts"]
+        for who, figures in entry["counts"].items()
+    )
+    return f"<h2>One operation, exactly</h2><table><tr><th>{head}{body}</table>"
 
 
 def targets(data: dict) -> str:
     """What was to be reached."""
     body = "".join(
-        f"<tr><td>{html.escape(target['what'])}<td>{target['reached']}"
+        f"<tr><td>{html.escape(target['what'])}<td>{target['reached']:g}"
         f"<td>{html.escape(target['limit'])}"
         f"<td class={'met' if target['met'] else 'missed'}>{'met' if target['met'] else 'missed'}"
         for target in data["targets"]
@@ -121,9 +137,9 @@ def ratio_bars(results: list[dict]) -> str:
         for name in ("ours", "against")
         if any(f"{name}/floor" in result["ratios"] for result in shown)
     ]
-    left, right, top, thick = 300, 60, 24, 8
+    left, right, top, thick = 350, 60, 24, 8
     step = thick * len(who) + 7
-    width, height = 760, top + step * len(shown) + 10
+    width, height = 840, top + step * len(shown) + 10
     most = max(
         result["ratios"][f"{name}/floor"]["median"]
         for result in shown
@@ -139,7 +155,7 @@ def ratio_bars(results: list[dict]) -> str:
     body = _key(who, left, 12)
     for number, result in enumerate(shown):
         y = top + number * step
-        title = html.escape(f"{result['title']} {result['label']}")
+        title = html.escape(tables.name(result))
         body.append(
             f'<text x="{left - 8}" y="{y + 9}" text-anchor="end">{title}</text>'
         )
@@ -160,26 +176,27 @@ def ratio_bars(results: list[dict]) -> str:
     return _svg(width, height, "time as a multiple of the floor, by row", body)
 
 
-def _ticks(low: float, high: float) -> list[int]:
-    return list(range(math.floor(low), math.ceil(high) + 1))
-
-
-def _power(exponent: int) -> str:
-    for unit, size in (("s", 9), ("ms", 6), ("us", 3), ("ns", 0)):
-        if exponent >= size:
-            return f"{10 ** (exponent - size)} {unit}"
-    return f"{10.0**exponent:g} ns"
+def _ticks(low: float, high: float) -> list[float]:
+    """1, 2, 5, 10, ... from the last that is at most ``low`` to the first that is at least ``high``."""
+    steps = [
+        step * 10.0**exponent
+        for exponent in range(
+            math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1
+        )
+        for step in (1, 2, 5)
+    ]
+    first = max(step for step in steps if step <= low)
+    last = min(step for step in steps if step >= high)
+    return [step for step in steps if first <= step <= last]
 
 
 def lines(points: list[dict], unit: str) -> str:
     """Time over the parameter, both logarithmic; a line for each subject."""
-    width, height, left, right, top, bottom = 480, 260, 64, 16, 26, 38
+    width, height, left, right, top, bottom = 480, 260, 64, 36, 26, 38
     who = [name for name in COLOURS if any(name in point["ns"] for point in points)]
-    values = [math.log10(value) for point in points for value in point["ns"].values()]
-    low, high = (
-        math.floor(min(values)),
-        max(math.ceil(max(values)), math.floor(min(values)) + 1),
-    )
+    values = [value for point in points for value in point["ns"].values()]
+    ticks = _ticks(min(values) * 0.95, max(values) * 1.05)
+    low, high = math.log10(ticks[0]), math.log10(ticks[-1])
     places = [math.log10(max(point["parameter"], 1)) for point in points]
     span = max(places) - min(places) or 1
 
@@ -192,12 +209,12 @@ def lines(points: list[dict], unit: str) -> str:
         return height - bottom - share * (height - top - bottom)
 
     body = _key(who, left, 12)
-    for tick in _ticks(low, high):
-        at = y(10.0**tick)
+    for tick in ticks:
+        at = y(tick)
         body.append(
             f'<line x1="{left}" x2="{width - right}" y1="{at:.1f}" y2="{at:.1f}" '
             f'stroke="currentColor" opacity=".15"/>'
-            f'<text x="{left - 6}" y="{at + 4:.1f}" text-anchor="end">{_power(tick)}</text>'
+            f'<text x="{left - 6}" y="{at + 4:.1f}" text-anchor="end">{duration(tick)}</text>'
         )
     for point in points:
         body.append(

@@ -22,6 +22,11 @@ def regions(number: int) -> str:
     return f"{number:,} regions" if number != 1 else "1 region"
 
 
+def threads(number: int) -> str:
+    """So many threads at work."""
+    return f"{number} threads" if number != 1 else "1 thread"
+
+
 def nothing(_: int) -> str:
     """The row has no parameter."""
     return ""
@@ -59,10 +64,10 @@ ROWS = (
     Row("write-turns", "write, one thread", (4, 512, 4096), (4,), size),
     Row(
         "empty",
-        "vfu_run_ctx with nothing to read, floor",
+        "nothing to read, beside a failed",
         (0, 1),
         (0, 1),
-        ("recv", "recvmsg with room for a descriptor").__getitem__,
+        ("recv", "recvmsg").__getitem__,
     ),
     Row("burst", "posted writes in a burst", (1, 8, 64, 512), (64,), "{:,}".format),
     Row(
@@ -87,14 +92,14 @@ ROWS = (
         (1000,),
         regions,
     ),
-    Row("threads", "the same among 1,000, threads", (1, 2, 4, 8), (1, 4), str),
+    Row("threads", "vfu_addr_to_sgl, 1,000 regions", (1, 2, 4, 8), (1, 4), threads),
     # The other library does not allow it: regions vanish under the translating threads.
     Row(
         "churn",
-        "and while another maps, threads",
+        "... while another thread maps",
         (1, 2, 4, 8),
         (1,),
-        str,
+        threads,
         without=("against",),
     ),
     Row("sgl-read", "vfu_sgl_read by message", (4096, 65536, 1048576), (4096,), size),
@@ -117,25 +122,26 @@ ROWS = (
     ),
     Row(
         "context-bytes",
-        "memory of an idle context, of",
+        "an idle context",
         (1000,),
         (100,),
-        "{:,}".format,
+        "one of {:,}".format,
         without=("floor",),
         unit="bytes",
     ),
 )
 
 COUNTED = (
-    ("read-turns", 4),
-    ("write-turns", 4),
-    ("read-turns", 4096),
-    ("empty", 0),
-    ("burst", 64),
-    ("map-fd", 1),
-    ("map", 1),
-    ("translate", 64),
-    ("irq", 0),
+    ("read-turns", 4, "read 4 B"),
+    ("write-turns", 4, "write 4 B"),
+    ("read-turns", 4096, "read 4 KiB"),
+    ("empty", 0, "run with nothing to read"),
+    ("burst", 64, "64 posted writes"),
+    ("map-fd", 1, "map + unmap with descriptor"),
+    ("map", 1, "map + unmap"),
+    ("translate", 1, "vfu_addr_to_sgl, 1 region"),
+    ("translate", 64, "vfu_addr_to_sgl, 64 regions"),
+    ("irq", 0, "vfu_irq_trigger"),
 )
 
 

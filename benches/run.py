@@ -5,8 +5,8 @@
 Every subject has a process of its own, and all of them run the same row in turn, in short
 slices. A ratio is the median over the pairs of slices, with its 95 % confidence interval.
 Counts of system calls and allocations come from pytest-clib's hooks, and instructions from
-callgrind: both are exact. Figures go to the terminal and, as data and as a page with
-plots, to DIR.
+callgrind: both are exact. Figures go to the terminal and, as data (``results.json``), as a
+page with plots (``index.html``) and in the form of the documentation (``tables.md``), to DIR.
 """
 
 from __future__ import annotations
@@ -25,16 +25,18 @@ import tempfile
 from pathlib import Path
 
 import page
+import tables
 from rows import COUNTED, ROWS, TARGETS, Row
 
-from pytest_clib._results import compare_ratios, duration
+from pytest_clib._results import compare_ratios
 
 HERE = Path(__file__).parent
 SOURCES = [HERE / name for name in ("rows.c", "wire.c", "floor.c", "library.c")]
 INCLUDE = HERE.parent / "crates" / "libvfio-user" / "include"
 SLICE = 0.006  # seconds
 MOST_OPERATIONS = 1_000_000
-LIMIT = 30  # seconds that a slice, or getting ready, may take
+LIMIT = 30  # seconds that a slice may take
+READY_LIMIT = 180  # seconds that getting ready may take: a million regions
 
 
 class Subject:
@@ -51,10 +53,10 @@ class Subject:
             stdout=subprocess.PIPE,
             text=True,
         )
-        self._read()
+        self._read(READY_LIMIT)
 
-    def _read(self) -> str:
-        answered, _, _ = select.select([self._process.stdout], [], [], LIMIT)
+    def _read(self, limit: float) -> str:
+        answered, _, _ = select.select([self._process.stdout], [], [], limit)
         line = self._process.stdout.readline().strip() if answered else ""
         if not line:
             self.close()
@@ -67,7 +69,7 @@ class Subject:
         """Seconds for so many operations."""
         self._process.stdin.write(f"{operations}\n")
         self._process.stdin.flush()
-        return float(self._read())
+        return float(self._read(LIMIT))
 
     def close(self) -> None:
         """Ends the process."""
@@ -246,54 +248,6 @@ class Bench:
         return None
 
 
-def line(result: dict, against: bool) -> str:
-    """A result as a line of the table."""
-    name = (
-        f"{result['title']}, {result['label']}" if result["label"] else result["title"]
-    )
-    if "bytes" in result:
-        sizes = {who: f"{size / 1000:.1f} kB" for who, size in result["bytes"].items()}
-        cells = [sizes.get(who, "-") for who in ("floor", "ours", "against")]
-        ratios = []
-    else:
-        times = result["ns"]
-        cells = [
-            duration(times[who])
-            if who in times and times[who] >= 100
-            else f"{times[who]:.1f} ns"
-            if who in times
-            else "-"
-            for who in ("floor", "ours", "against")
-        ]
-        ratios = [
-            f"{found['median']:.2f} ({found['low']:.2f}-{found['high']:.2f})"
-            if found
-            else "-"
-            for found in (
-                result["ratios"].get(key)
-                for key in ("ours/floor", "against/floor", "ours/against")
-            )
-        ]
-    if not against:
-        cells, ratios = cells[:2], ratios[:1]
-    return (
-        f"{name:<52}"
-        + "".join(f"{cell:>11}" for cell in cells)
-        + "".join(f"{cell:>21}" for cell in ratios)
-    )
-
-
-def heading(against: bool) -> str:
-    """The first line of the table."""
-    cells = ["floor", "ours", "against"] if against else ["floor", "ours"]
-    ratios = ["ours/floor", "against/floor", "ours/against"]
-    return (
-        " " * 52
-        + "".join(f"{cell:>11}" for cell in cells)
-        + "".join(f"{cell:>21}" for cell in (ratios if against else ratios[:1]))
-    )
-
-
 def main() -> None:
     """Measures, prints, saves."""
     parser = argparse.ArgumentParser(description="Speed of libvfio-user.so.0")
@@ -318,19 +272,19 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="vfu-bench-") as scratch:
         os.environ["BENCH_DIR"] = scratch
         bench = Bench(arguments, Path(scratch))
-        print(heading(against))
+        print(tables.heading(against))
         results = []
         for row in ROWS:
             if chosen and row.name not in chosen:
                 continue
             for parameter in row.quick if arguments.quick else row.parameters:
                 results.append(bench.measure(row, parameter))
-                print(line(results[-1], against), flush=True)
+                print(tables.line(results[-1], against), flush=True)
                 for why in results[-1]["failures"].values():
                     print(f"  {why}", file=sys.stderr)
         counts = [
-            bench.count(row, parameter)
-            for row, parameter in COUNTED
+            {"name": name, **bench.count(row, parameter)}
+            for row, parameter, name in COUNTED
             if not chosen or row in chosen
         ]
     data = {
@@ -341,34 +295,14 @@ def main() -> None:
         "counts": counts,
     }
     data["targets"] = [target.judge(data) for target in TARGETS]
-    print_counts(counts)
-    print_targets(data["targets"])
+    for line in (*tables.counts(counts), *tables.targets(data["targets"])):
+        print(line)
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / "results.json").write_text(json.dumps(data, indent=1) + "\n")
     page.write(arguments.out, data)
-    print(f"\n{arguments.out / 'index.html'}, {arguments.out / 'results.json'}")
-
-
-def print_counts(counts: list[dict]) -> None:
-    """The exact figures."""
-    for entry in counts:
-        for who, figures in entry["counts"].items():
-            shown = ", ".join(
-                f"{name.replace('_', ' ')} {figure:,.6g}"
-                for name, figure in figures.items()
-                if figure is not None
-            )
-            print(f"{entry['row']} {entry['parameter']}, {who}: {shown}")
-
-
-def print_targets(targets: list[dict]) -> None:
-    """What was to be reached, and what was."""
-    for target in targets:
-        if target["met"] is not None:
-            word = "met   " if target["met"] else "MISSED"
-            print(
-                f"{word} {target['what']}: {target['reached']}, target {target['limit']}"
-            )
+    (arguments.out / "tables.md").write_text(tables.markdown(data))
+    names = ("index.html", "results.json", "tables.md")
+    print("\n" + ", ".join(str(arguments.out / name) for name in names))
 
 
 if __name__ == "__main__":

@@ -319,8 +319,12 @@ pub unsafe extern "C" fn vfu_destroy_ctx(ctx: *mut VfuCtx) {
 /// `ctx` is NULL or a live context.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vfu_get_private(ctx: *mut VfuCtx) -> *mut c_void {
-    // SAFETY: the caller's promise.
-    unsafe { entry_any_thread(ctx, "vfu_get_private", |shared| Ok(shared.private())) }
+    // SAFETY: the caller's promise. Devices call this in every callback: it is answered at once where nothing is wrong.
+    match unsafe { VfuCtx::shared_of(ctx) } {
+        Some(shared) if !shared.is_broken() => shared.private(),
+        // SAFETY: as above.
+        _ => unsafe { entry_any_thread(ctx, "vfu_get_private", |shared| Ok(shared.private())) },
+    }
 }
 
 /// Completes a quiesce that the device postponed: with 0, what waited for it is done before this returns; with an

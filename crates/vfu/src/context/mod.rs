@@ -242,8 +242,8 @@ impl Context {
     /// quiesce callback that failed for a lost connection. ENOMEM. What `recvmsg` and `sendmsg` fail with.
     #[inline]
     pub fn run(&self, device: &mut dyn Device) -> Result<Served> {
-        let result = self.begin_run()?.run(self, device);
-        self.with_readiness(result)
+        let served = self.begin_run()?.run(self, device);
+        served.or_else(|result| self.with_readiness(result))
     }
 
     #[inline]
@@ -276,8 +276,8 @@ impl Context {
     /// As [`run`](Self::run).
     #[inline]
     pub fn run_received(&self, device: &mut dyn Device, arrival: Arrival<'_>) -> Result<Served> {
-        let result = self.begin_run()?.run_received(self, device, arrival);
-        self.with_readiness(result)
+        let served = self.begin_run()?.run_received(self, device, arrival);
+        served.or_else(|result| self.with_readiness(result))
     }
 
     /// Says that the device is quiet now, after [`Device::quiesce`] answered [`Pending`](crate::Quiesce::Pending): what waited
@@ -330,7 +330,7 @@ impl Context {
     #[inline]
     pub(crate) fn with_readiness<T>(&self, result: Result<T>) -> Result<T> {
         if self.link.is_watched() {
-            let updated = self.update_readiness();
+            let updated = self.update_readiness().inspect_err(|_| self.link.disturb());
             let value = result?;
             return updated.map(|()| value);
         }

@@ -19,17 +19,20 @@ use crate::transport::outbox::Progress;
 use crate::transport::stream::Channel;
 use crate::wire::{Command, Header};
 
+/// `Ok`: all is calm as before. `Err`: it went the ordinary way, with this result, and what waits may be something else now.
+pub(crate) type Calmly = Result<Served, Result<Served>>;
+
 impl Session {
     /// See [`Context::run`].
     #[inline(always)]
-    pub(crate) fn run(&mut self, ctx: &Context, device: &mut dyn Device) -> Result<Served> {
+    pub(crate) fn run(&mut self, ctx: &Context, device: &mut dyn Device) -> Calmly {
         let Some(socket) = ctx.link.calm().filter(|_| ctx.mode == Mode::NonBlocking) else {
-            return self.run_from(ctx, device, None);
+            return Err(self.run_from(ctx, device, None));
         };
         match self.inbox.receive_calmly(socket) {
             Calm::Lone(header) => self.serve_lone(ctx, device, socket, false, &header),
             Calm::Fill(Fill::Nothing) => Ok(Served::default()),
-            Calm::Fill(fill) => self.received(ctx, device, Then::Received(fill)),
+            Calm::Fill(fill) => Err(self.received(ctx, device, Then::Received(fill))),
         }
     }
 
@@ -40,7 +43,7 @@ impl Session {
         ctx: &Context,
         device: &mut dyn Device,
         arrival: Arrival<'_>,
-    ) -> Result<Served> {
+    ) -> Calmly {
         if let Arrival::Message {
             count,
             fds,
@@ -53,7 +56,7 @@ impl Session {
             let wait = ctx.mode == Mode::Blocking;
             return self.serve_lone(ctx, device, socket, wait, &header);
         }
-        self.run_from(ctx, device, Some(arrival))
+        Err(self.run_from(ctx, device, Some(arrival)))
     }
 
     #[inline(always)]
@@ -64,18 +67,18 @@ impl Session {
         socket: RawFd,
         wait: bool,
         header: &Header,
-    ) -> Result<Served> {
+    ) -> Calmly {
         if self.is_doubtful(ctx, header)
             || header.command != Command::RegionRead as u16
                 && needs_quiesce(ctx, header, self.inbox.lone(header))
         {
             self.inbox.take_lone(header);
-            return self.received(ctx, device, Then::Return);
+            return Err(self.received(ctx, device, Then::Return));
         }
         self.outbox.begin();
         let payload = self.inbox.lone(header);
         if let Err(error) = dispatch(ctx, device, header, payload, &mut [], &mut self.outbox) {
-            return self.lone_failed(ctx, device, header, &error);
+            return Err(self.lone_failed(ctx, device, header, &error));
         }
         let sent = self
             .outbox
@@ -86,7 +89,7 @@ impl Session {
                 failed: None,
             });
         }
-        self.lone_answered(ctx, device, header, sent)
+        Err(self.lone_answered(ctx, device, header, sent))
     }
 
     /// Goes on the ordinary way after a receive that brought something else.

@@ -91,20 +91,27 @@ impl Outbox {
     /// Gives the reply `length` zeroed bytes of payload.
     #[inline(always)]
     pub(crate) fn payload(&mut self, length: usize) -> Result<&mut [u8]> {
+        if length > SHORT || self.buffer.len() > SMALL || self.buffer.len() < HEADER + SHORT {
+            return self.long_payload(length);
+        }
+        let Some(place) = self.buffer.first_chunk_mut::<{ HEADER + SHORT }>() else {
+            return Ok(&mut []); // there is, as was just checked
+        };
+        self.payload = length;
+        *place = [0; HEADER + SHORT]; // a few stores
+        Ok(place.get_mut(HEADER..HEADER + length).unwrap_or_default())
+    }
+
+    #[inline(never)]
+    fn long_payload(&mut self, length: usize) -> Result<&mut [u8]> {
         let needed = HEADER + length;
         if self.buffer.len() < needed || self.buffer.len() > SMALL {
             self.resize(needed)?;
         }
         self.payload = length;
-        match self.buffer.first_chunk_mut::<{ HEADER + SHORT }>() {
-            Some(place) if length <= SHORT => *place = [0; HEADER + SHORT], // a few stores
-            _ => self
-                .buffer
-                .get_mut(HEADER..needed)
-                .unwrap_or_default()
-                .fill(0),
-        }
-        Ok(self.buffer.get_mut(HEADER..needed).unwrap_or_default())
+        let place = self.buffer.get_mut(HEADER..needed).unwrap_or_default();
+        place.fill(0);
+        Ok(place)
     }
 
     /// Sends the payload also if the request fails from here on.
