@@ -233,6 +233,9 @@ fn stacks_of_other_threads_hold() {
 }
 
 fn main() {
+    // No old bytes in fresh memory: chance must not hold what is lost.
+    // SAFETY: a plain number; it is asked for before anything else runs.
+    assert_eq!(unsafe { libc::mallopt(libc::M_PERTURB, 165) }, 1);
     globals_hold_and_chains_are_followed();
     values_buffers_and_other_mappings_hold();
     stacks_of_other_threads_hold();
