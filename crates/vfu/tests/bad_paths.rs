@@ -60,6 +60,14 @@ impl Drop for Folder {
     }
 }
 
+/// An example, which a wrong server would not end by itself.
+fn server(program: impl AsRef<OsStr>) -> Command {
+    const HANGS: &str = "60";
+    let mut command = Command::new("timeout");
+    command.arg(HANGS).arg(program);
+    command
+}
+
 /// The one line that a server says before it fails.
 fn refusal(output: &Output) -> String {
     assert_eq!(output.status.code(), Some(1), "{output:?}");
@@ -72,12 +80,7 @@ fn refusal(output: &Output) -> String {
 /// Runs every example with this path, and checks what it says.
 fn all_refuse(path: &Path, parts: &[&str]) {
     for name in EXAMPLES {
-        let said = refusal(
-            &Command::new(examples().join(name))
-                .arg(path)
-                .output()
-                .unwrap(),
-        );
+        let said = refusal(&server(examples().join(name)).arg(path).output().unwrap());
         let start = format!("{name}: {}: ", path.display());
         assert!(said.starts_with(&start), "{said}");
         for part in parts {
@@ -141,11 +144,11 @@ fn a_folder_that_cannot_be_written_to() {
     for name in EXAMPLES {
         // `nobody` need not be able to reach the program: it is this user's copy in memory by then
         let program = fs::File::open(examples().join(name)).unwrap();
-        let mut command = Command::new(format!(
+        let mut command = server(format!(
             "/proc/self/fd/{}",
             std::os::fd::AsRawFd::as_raw_fd(&program)
         ));
-        command.arg0(name).current_dir(&folder.0).arg("sock");
+        command.current_dir(&folder.0).arg("sock");
         if root {
             command.uid(NOBODY).gid(NOBODY);
         }
@@ -170,7 +173,7 @@ fn a_folder_that_cannot_be_written_to() {
 #[test]
 fn no_path_at_all() {
     for name in EXAMPLES {
-        let said = refusal(&Command::new(examples().join(name)).output().unwrap());
+        let said = refusal(&server(examples().join(name)).output().unwrap());
         assert!(said.starts_with(&format!("usage: {name} SOCKET")), "{said}");
     }
 }
