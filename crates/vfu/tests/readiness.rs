@@ -247,6 +247,40 @@ fn a_request_that_came_during_a_transfer_by_message() {
 }
 
 #[test]
+fn a_request_that_came_during_a_transfer_inside_a_callback() {
+    let mut rig = Rig::new(Mode::NonBlocking);
+    let mut client = rig.connect_with(&Hello::default(), Sevens);
+    rig.map(&mut client, MEMORY, 4096, None).unwrap();
+    let readiness = rig.ctx.readiness().unwrap();
+    rig.device.hook = Some(Box::new(|ctx, event| {
+        if matches!(event, rig::Event::Write(..)) {
+            ctx.read_client(MEMORY, &mut [0; 64]).unwrap();
+        }
+        Ok(())
+    }));
+    for _ in 0..3 {
+        let payload = rig::write(BAR, 0, &[1; 4]);
+        let write = client.send(Command::RegionWrite, &payload, &[]).unwrap();
+        assert!(ready(&readiness));
+        let peer = std::thread::spawn(move || {
+            let info = client
+                .send(Command::DeviceGetInfo, &fields(&[16, 0]), &[])
+                .unwrap();
+            client.receive(write).unwrap(); // answers the device's read meanwhile
+            client.receive(info).unwrap();
+            client
+        });
+        let mut requests = 0;
+        while requests < 2 {
+            wait(&readiness); // for whatever is left: in memory, or in the socket
+            requests += rig.run().unwrap().requests;
+        }
+        client = peer.join().unwrap();
+        assert!(!ready(&readiness));
+    }
+}
+
+#[test]
 fn where_there_is_nothing_to_wait_for() {
     let refused = |ctx: &Context, what: &str| {
         let error = ctx.readiness().unwrap_err();
@@ -263,14 +297,15 @@ fn where_there_is_nothing_to_wait_for() {
     );
     let pipes = Context::pipe(input, output, Mode::NonBlocking).unwrap();
     refused(&pipes, "pipes");
-    drop(rig);
+    drop((pipes, rig));
     refused(&Rig::bare(Mode::Blocking).ctx, "blocking");
 }
 
 #[test]
 fn it_outlives_its_context() {
     fn any_thread<T: Send + Sync + Clone>(_: &T) {}
-    let rig = Rig::new(Mode::NonBlocking);
+    let _alone = Rig::bare(Mode::NonBlocking); // to the end: descriptors are counted
+    let rig = Rig::second(Mode::NonBlocking);
     let before = open_fds();
     let readiness: Readiness = rig.ctx.readiness().unwrap();
     any_thread(&readiness);
