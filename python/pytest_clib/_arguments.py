@@ -7,6 +7,7 @@ be passed in registers as a number (structures by value, Python objects) is refu
 from __future__ import annotations
 
 import ctypes
+import operator
 from typing import Any
 
 from pytest_clib._values import Value
@@ -41,7 +42,14 @@ def argument(kind: Any, given: Any, where: str) -> tuple[tuple[str, object], obj
         return ("integer", given), None
     if code and code in _SIGNED + _UNSIGNED + "?":
         number = getattr(given, "value", given)
-        number = number[0] if isinstance(number, bytes) else int(number)
+        if isinstance(number, bytes) and code == "c":
+            number = number[0]
+        try:
+            number = operator.index(number)
+        except TypeError:
+            raise TypeError(
+                f"{where}: {given!r} is no number to pass as {kind.__name__}"
+            ) from None
         return (
             "integer",
             kind(number).value & _MASK if code not in "c?" else number,

@@ -127,7 +127,13 @@ class Script:
                 be passed natively (structures by value, Python objects).
         """
         name = getattr(function, "__name__", "function")
-        declared = function.argtypes
+        try:
+            declared = function.argtypes
+        except AttributeError:
+            raise TypeError(
+                f"{name} is no ctypes function: take it from a library that "
+                f"ctypes.CDLL has loaded"
+            ) from None
         if declared is None:
             raise TypeError(
                 f"{name} has no argtypes: declare its argument types, "

@@ -411,7 +411,13 @@ def test_function_without_argument_types_is_refused(lib):
     [
         (lambda s, lib: s.call(lib.add), "takes 1 arguments.*0 are given"),
         (lambda s, lib: s.call(lib.add, 1, errno=5), "nothing without expect"),
-        (lambda s, lib: s.call(lib.add, object()), "int"),
+        (
+            lambda s, lib: s.call(lib.add, object()),
+            "argument 0 of add: <object.*> is no number to pass as c_ulong",
+        ),
+        (lambda s, lib: s.call(lib.add, "12"), "'12' is no number"),
+        (lambda s, lib: s.call(lib.add, 1.5), r"1\.5 is no number"),
+        (lambda s, _: s.call(len, "12"), "len is no ctypes function"),
     ],
 )
 def test_call_that_cannot_be_made_is_refused(lib, step, message):

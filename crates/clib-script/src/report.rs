@@ -103,6 +103,10 @@ impl fmt::Display for Problem {
                     "the other side closed the connection after {received} bytes"
                 )
             }
+            Self::Late {
+                transferred: 0,
+                limit,
+            } => write!(f, "nothing within {:.1} s", limit.as_secs_f64()),
             Self::Late { transferred, limit } => {
                 write!(
                     f,

@@ -204,7 +204,7 @@ fn a_receive_that_never_comes_names_its_step() {
     );
     assert_eq!(
         failure.to_string(),
-        "step 1 (recv 3 bytes), iteration 0, instance 0: 0 bytes and no more within 0.1 s"
+        "step 1 (recv 3 bytes), iteration 0, instance 0: nothing within 0.1 s"
     );
 }
 
