@@ -8,6 +8,7 @@ build.
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ._abi_collect import Symbols
+    from ._abi_library import Place
     from ._abi_sources import Sources
 
 MAX_DEPTH = 64
@@ -111,15 +113,19 @@ class Reader:
         if not fields or size is None:
             return None
         tag = of.cname.partition(" ")[2] or of.cname
-        place = self.sources.cdef(re.compile(rf"(\b{re.escape(tag)}\b)"))
+        pattern = rf"(\b{re.escape(tag)}\b)"
         return DeclaredRecord(
             key=self.key(of),
             keyword=of.kind,
             size=size,
             fields=tuple(fields),
-            place=place,
-            spelling=of.cname,
+            written=lambda: (of.cname, self.sources.cdef(re.compile(pattern))),
         )
+
+    def written_function(self, name: str, of: Any) -> tuple[str, Place | None]:
+        """How a function is written, and where."""
+        place = self.sources.cdef(re.compile(rf"(\b{re.escape(name)})\s*\("))
+        return of.cname.replace("(*)", f" {name}", 1), place
 
     def fields(self, of: Any, base: int = 0) -> Iterator[DeclaredField]:
         """Fields, with those of anonymous members in their place."""
@@ -138,7 +144,8 @@ class Reader:
             start += max(one.bitshift, 0) if is_bit_field else 0
             text = f"{declared.spelling} {name}"
             text += f" : {width}" if is_bit_field else ""
-            yield DeclaredField(name, start, width, declared, is_bit_field, text)
+            written = functools.partial(tuple, (text, None))
+            yield DeclaredField(name, start, width, declared, is_bit_field, written)
 
 
 def records(reader: Reader, ffi: Any) -> Iterator[tuple[str, RecordKey]]:
@@ -180,12 +187,8 @@ def functions(
         found = symbols.find(int(reader.backend.cast("intptr_t", one)))
         if found is None:
             continue
-        place = reader.sources.cdef(re.compile(rf"(\b{re.escape(name)})\s*\("))
-        spelling = of.cname.replace("(*)", f" {name}", 1)
-        yield (
-            found[0],
-            DeclaredFunction(name, reader.signature(of), place, spelling),
-        )
+        written = functools.partial(reader.written_function, name, of)
+        yield found[0], DeclaredFunction(name, reader.signature(of), written)
 
 
 def is_abi_mode(ffi: Any, modules: dict[str, Any]) -> bool:

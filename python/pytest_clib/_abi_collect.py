@@ -14,10 +14,10 @@ import ctypes
 import gc
 import os
 import sys
-import sysconfig
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ._abi_sources import file_of
+from ._native import by_type
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -48,23 +48,15 @@ class Objects:
     """Live objects of interest: one walk over what the collector knows."""
 
     def __init__(self) -> None:
-        self.handles: list[Any] = []
-        self.functions: list[Any] = []
-        self.cffi: dict[str, list[Any]] = {}
-        kinds: dict[type, str] = {}
-        for one in gc.get_objects():
-            kind = type(one)
-            group = kinds.get(kind)
-            if group is None:
-                group = kinds[kind] = group_of(kind)
-            if not group:
-                continue
-            if group == "handle":
-                self.handles.append(one)
-            elif group == "function":
-                self.functions.append(one)
-            else:
-                self.cffi.setdefault(group, []).append(one)
+        objects = gc.get_objects()
+        groups = dict.fromkeys([ctypes.CDLL, *subclasses(ctypes.CDLL)], "handle")
+        groups.update(dict.fromkeys(subclasses(_ctypes.CFuncPtr), "function"))
+        if "_cffi_backend" in sys.modules:
+            groups.update((kind, group_of(kind)) for kind in set(map(type, objects)))
+        groups = {kind: group for kind, group in groups.items() if group}
+        self.cffi: dict[str, list[Any]] = by_type(objects, groups)
+        self.handles: list[Any] = self.cffi.pop("handle", [])
+        self.functions: list[Any] = self.cffi.pop("function", [])
 
 
 def group_of(kind: type) -> str:
@@ -124,26 +116,31 @@ def modules_of(rootdir: str, handles: Iterable[Any]) -> dict[str, Any]:
     """The suite's modules by name, in the order they were imported."""
     wanted = {id(one) for one in handles}
     root = os.path.join(os.path.realpath(rootdir), "")  # noqa: PTH118 - wants the slash
-    standard = os.path.join(os.path.realpath(sysconfig.get_path("stdlib")), "")  # noqa: PTH118
+    standard = os.path.join(os.path.realpath(os.path.dirname(os.__file__)), "")  # noqa: PTH118, PTH120
     out: dict[str, Any] = {}
     packages: set[str] = set()
     files: dict[str, str] = {}
+    folders: dict[str, str] = {}
     for name, module in list(sys.modules.items()):
         path = file_of(module)
         if path is None or name.partition(".")[0] == OWN_PACKAGE:
             continue
-        real = os.path.realpath(path)
-        files[name] = real
+        files[name] = path
+        folder, _, file = path.rpartition("/")
+        if folder not in folders:
+            folders[folder] = os.path.realpath(folder)
+        real = f"{folders[folder]}/{file}"
         inside = not any(part in real for part in SITE_PACKAGES)
         if real.startswith(root) and inside:
             out[name] = module
         elif real.startswith(standard) and inside:
             continue
-        elif wanted and any(id(one) in wanted for one in values(module)):
+        elif wanted and not wanted.isdisjoint(map(id, values(module))):
             packages.add(name.partition(".")[0])
-    for name, module in list(sys.modules.items()):
-        if name in files and name.partition(".")[0] in packages:
-            out.setdefault(name, module)
+    if packages:
+        for name, module in list(sys.modules.items()):
+            if name in files and name.partition(".")[0] in packages:
+                out.setdefault(name, module)
     return out
 
 

@@ -189,7 +189,7 @@ class Comparison:
     ) -> None:
         one = self._named.get(signature.identity)
         if one is None:
-            one = DeclaredCallback((), signature, None, written)
+            one = DeclaredCallback((), signature, lambda: (written, None))
         name = " = ".join(one.names) or written
         self.callback(one, name, of, spelling, None)
 

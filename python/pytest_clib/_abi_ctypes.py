@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import _ctypes
 import ctypes
+import functools
 from typing import TYPE_CHECKING, Any
 
 from ._abi_collect import is_class
@@ -23,6 +24,7 @@ from ._abi_suite import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from ._abi_library import Place
     from ._abi_sources import Sources
 
 SIMPLE = _ctypes._SimpleCData  # noqa: SLF001 - ctypes gives its bases no public name
@@ -140,31 +142,42 @@ class Reader:
 
     def record(self, kind: Any) -> DeclaredRecord | None:
         """Describes a Structure or Union; ``None`` if it has no fields (yet)."""
-        module = static(kind, "__module__")
-        found = self.sources.class_in(module, kind.__qualname__)
-        spelled = found.fields if found else {}
         fields = []
         for name, of, bit, bits in flat_fields(kind):
             declared = self.type(of)
-            text, place = spelled.get(name, (declared.spelling, None))
-            if bits is not None:
-                text = f"{text}, {bits} bits" if "bits" not in text else text
             width = ctypes.sizeof(of) * 8 if bits is None else bits
+            written = functools.partial(self.written_field, kind, name, declared, bits)
             fields.append(
-                DeclaredField(name, bit, width, declared, bits is not None, text, place)
+                DeclaredField(name, bit, width, declared, bits is not None, written)
             )
         if not fields:
             return None
         keyword = "union" if issubclass(kind, UNION) else "struct"
-        base = "Union" if keyword == "union" else "Structure"
         return DeclaredRecord(
             key=self.key(kind),
             keyword=keyword,
             size=ctypes.sizeof(kind),
             fields=tuple(fields),
-            place=found.place if found else self.sources.module_place(module),
-            spelling=f"class {kind.__name__}({base})",
+            written=lambda: self.written_record(kind),
         )
+
+    def written_record(self, kind: Any) -> tuple[str, Place | None]:
+        """How a Structure or Union is written, and where."""
+        module = static(kind, "__module__")
+        found = self.sources.class_in(module, kind.__qualname__)
+        base = "Union" if issubclass(kind, UNION) else "Structure"
+        place = found.place if found else self.sources.module_place(module)
+        return f"class {kind.__name__}({base})", place
+
+    def written_field(
+        self, kind: Any, name: str, declared: Declared, bits: int | None
+    ) -> tuple[str, Place | None]:
+        """How a field is written, and where; its type if that cannot be found."""
+        found = self.sources.class_in(static(kind, "__module__"), kind.__qualname__)
+        text, place = (found and found.field(name)) or (declared.spelling, None)
+        if bits is not None and "bits" not in text:
+            text = f"{text}, {bits} bits"
+        return text, place
 
 
 def simple(kind: Any) -> Declared:

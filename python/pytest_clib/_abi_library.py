@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ._native import Declarations
 
@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 KEYWORDS = ("struct", "union", "class")
 
 
-@dataclasses.dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """Where something is declared."""
 
     file: str
@@ -31,7 +30,7 @@ class Place:
         return f"{self.file}:{self.line}" if self.line else self.file
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class CType:
     """A type of the library.
 
@@ -61,8 +60,7 @@ class CType:
     ident: int = 0
 
 
-@dataclasses.dataclass(frozen=True)
-class CPrototype:
+class CPrototype(NamedTuple):
     """A signature; ``complete`` is false where parameters may be missing from it."""
 
     result: CType
@@ -71,8 +69,7 @@ class CPrototype:
     complete: bool
 
 
-@dataclasses.dataclass(frozen=True)
-class CFunction:
+class CFunction(NamedTuple):
     """A function of the library."""
 
     name: str
@@ -82,8 +79,7 @@ class CFunction:
     language: str
 
 
-@dataclasses.dataclass(frozen=True)
-class CField:
+class CField(NamedTuple):
     """A field, with those of anonymous members in their place.
 
     Attributes:
@@ -103,8 +99,7 @@ class CField:
     place: Place | None
 
 
-@dataclasses.dataclass(frozen=True)
-class CRecord:
+class CRecord(NamedTuple):
     """A structure, union or class; ``size`` is ``None`` if it is only declared."""
 
     keyword: str
@@ -133,6 +128,9 @@ class Library:
         self.path = str(path)
         self._native = Declarations(str(path), [])
         self._records: dict[int, CRecord] = {}
+        # Not functools.cache, which would keep the library until the process ends.
+        self._functions: dict[str, CFunction | None] = {}
+        self._named: dict[str, tuple[CRecord, ...]] = {}
 
     @property
     def debug_path(self) -> str:
@@ -149,9 +147,13 @@ class Library:
         """The functions that it exports."""
         return frozenset(self._native.exported_functions())
 
-    @functools.cache  # noqa: B019 - lives as long as one check
     def function(self, name: str) -> CFunction | None:
         """A function that it exports or calls, by the name in the symbol table."""
+        if name not in self._functions:
+            self._functions[name] = self._find_function(name)
+        return self._functions[name]
+
+    def _find_function(self, name: str) -> CFunction | None:
         found = self._native.function(name)
         if found is None:
             return None
@@ -169,9 +171,13 @@ class Library:
             self._records[ident] = _record(self._native.record(ident))
         return self._records[ident]
 
-    @functools.cache  # noqa: B019 - lives as long as one check
     def records(self, written: str) -> tuple[CRecord, ...]:
         """Defined records called ``struct x``, ``union x``, or ``x`` (tag or typedef)."""
+        if written not in self._named:
+            self._named[written] = self._find_records(written)
+        return self._named[written]
+
+    def _find_records(self, written: str) -> tuple[CRecord, ...]:
         first, _, rest = written.partition(" ")
         if rest and first in KEYWORDS:
             found = [_record(one) for one in self._native.records(rest.strip(), first)]
@@ -183,7 +189,6 @@ class Library:
         unique = {one.ident: one for one in found if one.size is not None}
         return tuple(unique.values())
 
-    @functools.cache  # noqa: B019 - lives as long as one check
     def prototypes(
         self, typedef: str
     ) -> tuple[tuple[CPrototype, str, Place | None], ...]:

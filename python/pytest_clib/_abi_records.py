@@ -7,8 +7,7 @@ rename one is allowed; to cover half of one is not. All positions are bits.
 
 from __future__ import annotations
 
-import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ._abi_types import Problem, Role, Types, plural
 from .findings import Severity
@@ -22,8 +21,7 @@ if TYPE_CHECKING:
 MAX_LEAVES = 4096
 
 
-@dataclasses.dataclass(frozen=True)
-class Leaf:
+class Leaf(NamedTuple):
     """A stretch of a record that has one meaning."""
 
     bit: int

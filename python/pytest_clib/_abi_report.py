@@ -66,7 +66,7 @@ def record_details(
     seen = set()
     for field, found in pair_fields(suite, of):
         mark = "!" if field.name in wrong else ""
-        left = cell(field.bit, field.width, f"{field.name}: {field.spelling}")
+        left = cell(field.bit, field.width, f"{field.name}: {field.written()[0]}")
         right = ""
         if found is not None:
             seen.add(found.name)
@@ -78,12 +78,13 @@ def record_details(
         if one.name not in seen
     ]
     rows = shortened(rows)
+    spelling, place = suite.written()
     title = (
         "",
-        f"{suite.spelling}, {suite.size} bytes",
+        f"{spelling}, {suite.size} bytes",
         f"{of.spelling}, {of.size} bytes",
     )
-    lines = table([places(suite.place, of.place, rootdir), title, *rows])
+    lines = table([places(place, of.place, rootdir), title, *rows])
     lines += field_places(suite, of, wrong, rootdir)
     return "\n".join(lines)
 
@@ -97,7 +98,7 @@ def field_places(
         if field.name not in wrong:
             continue
         theirs = None if found is None else found.place
-        sides = [shown(field.place, rootdir), shown(theirs, rootdir)]
+        sides = [shown(field.written()[1], rootdir), shown(theirs, rootdir)]
         if any(sides):
             out.append(f"{field.name}: {sides[0] or '?'} | {sides[1] or '?'}")
     return out[:MAX_ROWS]
@@ -114,9 +115,10 @@ def function_details(
 ) -> str:
     """A function or callback beside the library's, argument by argument."""
     wrong = {one.where for one in problems}
-    suite_at = shown(suite.place, rootdir)
+    declaration, suite_place = suite.written()
+    suite_at = shown(suite_place, rootdir)
     head = [f"suite:   {suite_at}".rstrip()] if suite_at else []
-    head += [f"         {line}" for line in suite.spelling.splitlines()]
+    head += [f"         {line}" for line in declaration.splitlines()]
     library_at = shown(place, rootdir)
     head += [f"library: {library_at}".rstrip()] if library_at else []
     head.append(f"         {spelling}")

@@ -1,7 +1,8 @@
 """Where the suite declares what: a look at the source text of its modules.
 
 ctypes keeps no line numbers, and tells no alias from the type that it stands for. Both
-are read from the syntax tree, for files that are asked about, and once. What cannot be
+are read from the syntax tree, for files that are asked about, and once, and only for what
+is to be shown: a suite without a mistake is not parsed. What cannot be
 found (generated code, tables) has a place without a line, or none; nothing depends on
 it but what is shown.
 """
@@ -10,8 +11,8 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import dataclasses
 import functools
+import gc
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,38 +20,86 @@ from typing import TYPE_CHECKING, Any
 from ._abi_library import Place
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 
-@dataclasses.dataclass
+# Most statements have none inside of them.
+SIMPLE = (ast.Expr, ast.Return, ast.Import, ast.ImportFrom, ast.AugAssign, ast.Assert)
+BODIES = frozenset({"body", "handlers", "cases", "orelse", "finalbody"})
+
+
 class ClassSource:
-    """A class statement: its place, and text and place of each entry of ``_fields_``."""
+    """A class statement: its place, and the entries of ``_fields_`` by name."""
 
-    place: Place
-    fields: dict[str, tuple[str, Place]] = dataclasses.field(default_factory=dict)
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.fields: dict[str, list[ast.expr]] = {}
+
+    def field(self, name: str) -> tuple[str, Place] | None:
+        """Text and place of an entry."""
+        entry = self.fields.get(name)
+        if entry is None:
+            return None
+        text = unparse(entry[1])
+        if len(entry) > 2:
+            text += f", {unparse(entry[2])} bits"
+        return text, Place(self.place.file, entry[0].lineno)
 
 
-@dataclasses.dataclass
 class FileSource:
-    """What one file says.
+    """What one file says: its statements are looked at, their text only when asked for.
 
     Attributes:
+        path: the file.
         classes: by qualified name.
-        names: assignments to plain names: text and place of the last.
+        names: assignments to plain names: target and value of the last.
         attributes: assignments of ``argtypes`` and ``restype``, by function and
             attribute.
-        mentions: first line that names a function, as attribute or in quotes.
-        cdefs: texts given to ``ffi.cdef``, with the line they begin at.
     """
 
-    path: str
-    classes: dict[str, ClassSource] = dataclasses.field(default_factory=dict)
-    names: dict[str, tuple[str, Place]] = dataclasses.field(default_factory=dict)
-    attributes: dict[tuple[str, str], tuple[str, Place]] = dataclasses.field(
-        default_factory=dict
-    )
-    mentions: dict[str, Place] = dataclasses.field(default_factory=dict)
-    cdefs: list[tuple[str, int]] = dataclasses.field(default_factory=list)
+    def __init__(self, path: str, tree: ast.Module) -> None:
+        self.path = path
+        self.classes: dict[str, ClassSource] = {}
+        self.names: dict[str, tuple[ast.expr, ast.expr]] = {}
+        self.attributes: dict[tuple[str, str], tuple[ast.expr, ast.expr]] = {}
+        self._tree = tree
+        Statements(self).look(tree.body, "")
+
+    def place(self, node: ast.expr | ast.stmt) -> Place:
+        """Where something stands."""
+        return Place(self.path, node.lineno)
+
+    def attribute(self, key: tuple[str, str]) -> tuple[str, Place]:
+        """Text and place of the assignment of an attribute."""
+        target, value = self.attributes[key]
+        return f"{unparse(target)} = {unparse(value)}", self.place(target)
+
+    @functools.cached_property
+    def mentions(self) -> dict[str, Place]:
+        """First line that names a function, as attribute or in quotes."""
+        lines: dict[str, int] = {}
+        for node in ast.walk(self._tree):
+            if isinstance(node, ast.Attribute):
+                name = node.attr
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                name = node.value
+            else:
+                continue
+            lines[name] = min(node.lineno, lines.get(name, node.lineno))
+        return {name: Place(self.path, line) for name, line in lines.items()}
+
+    @functools.cached_property
+    def cdefs(self) -> list[tuple[str, int]]:
+        """Texts given to ``ffi.cdef``, with the line they begin at."""
+        return [
+            (one.value, one.lineno)
+            for node in ast.walk(self._tree)
+            if isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and node.func.attr == "cdef"
+            for one in node.args[:1]
+            if isinstance(one, ast.Constant) and isinstance(one.value, str)
+        ]
 
 
 class Sources:
@@ -58,8 +107,14 @@ class Sources:
 
     def __init__(self, paths: Iterable[str]) -> None:
         self.paths = list(dict.fromkeys(paths))
+        self._files: dict[str, FileSource] = {}
+        self._with: dict[tuple[str, ...], list[FileSource]] = {}
 
-    @functools.cache  # noqa: B019 - lives as long as one check
+    @functools.cached_property
+    def texts(self) -> dict[str, bytes]:
+        """The text of each file."""
+        return {path: self.text(path) for path in self.paths}
+
     def text(self, path: str) -> bytes:
         """The text of one file; empty if it cannot be read."""
         try:
@@ -67,24 +122,29 @@ class Sources:
         except OSError:
             return b""
 
-    def files_with(self, *words: str) -> Iterable[FileSource]:
+    def files_with(self, *words: str) -> list[FileSource]:
         """Files with one of these words; only these are parsed, which takes a while."""
-        for path in self.paths:
-            text = self.text(path)
-            if any(word.encode() in text for word in words):
-                yield self.file(path)
+        if words not in self._with:
+            sought = [word.encode() for word in words]
+            self._with[words] = [
+                self.file(path)
+                for path, text in self.texts.items()
+                if any(word in text for word in sought)
+            ]
+        return self._with[words]
 
-    @functools.cache  # noqa: B019 - lives as long as one check
     def file(self, path: str) -> FileSource:
         """One file; empty if it cannot be read or is no Python."""
-        found = FileSource(path)
-        try:
-            tree = ast.parse(self.text(path), path)
-        except (SyntaxError, ValueError, RecursionError):
-            return found
-        with contextlib.suppress(RecursionError):
-            Visitor(found).visit(tree)
-        return found
+        if path not in self._files:
+            self._files[path] = self._read(path)
+        return self._files[path]
+
+    def _read(self, path: str) -> FileSource:
+        with no_collections():
+            try:
+                return FileSource(path, ast.parse(self.text(path), path))
+            except (SyntaxError, ValueError, RecursionError):
+                return FileSource(path, ast.Module([], []))
 
     def class_in(self, module: Any, qualname: str) -> ClassSource | None:
         """The class statement of a class."""
@@ -109,24 +169,28 @@ class Sources:
                 return True
         return False
 
-    def function(self, name: str) -> tuple[list[str], Place | None]:
+    def function(self, name: str) -> tuple[str, Place | None]:
         """The statements that declare a foreign function, and where."""
         for source in self.files_with("argtypes", "restype"):
             found = [
-                source.attributes[key]
+                source.attribute(key)
                 for key in ((name, "argtypes"), (name, "restype"))
                 if key in source.attributes
             ]
             if found:
-                return [text for text, _ in found], found[0][1]
+                return "\n".join(text for text, _ in found), found[0][1]
         for source in self.files_with(name):
             if name in source.mentions:
-                return [], source.mentions[name]
-        return [], None
+                return "", source.mentions[name]
+        return "", None
 
     def named(self, path: str, name: str) -> tuple[str, Place] | None:
         """The assignment to a plain name in a file."""
-        return self.file(path).names.get(name)
+        source = self.file(path)
+        if name not in source.names:
+            return None
+        target, value = source.names[name]
+        return unparse(value), source.place(target)
 
     def cdef(self, pattern: Any) -> Place | None:
         """The first line of a ``cdef`` that a compiled pattern matches."""
@@ -139,67 +203,68 @@ class Sources:
         return None
 
 
-class Visitor(ast.NodeVisitor):
-    """Collects a ``FileSource``."""
+@contextlib.contextmanager
+def no_collections() -> Iterator[None]:
+    """No collection of garbage meanwhile: a syntax tree has many nodes, and all live."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+class Statements:
+    """Fills a ``FileSource``; looks at statements only, since nothing else declares."""
 
     def __init__(self, found: FileSource) -> None:
         self.found = found
-        self.scope: list[str] = []
         self.aliases: dict[str, str] = {}
 
-    def place(self, node: ast.expr | ast.stmt) -> Place:
-        return Place(self.found.path, node.lineno)
+    def look(self, body: list[Any], scope: str) -> None:
+        """Look at statements and those inside of them; ``scope`` ends in a dot."""
+        for node in body:
+            if isinstance(node, (ast.Assign, ast.AnnAssign)):
+                targets, value = assignment(node)
+                for target in targets:
+                    if value is not None:
+                        self.assigned(target, value)
+            elif isinstance(node, ast.ClassDef):
+                self.add_class(node, scope + node.name)
+                self.look(node.body, f"{scope}{node.name}.")
+            elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                self.look(node.body, f"{scope}{node.name}.<locals>.")
+            elif not isinstance(node, SIMPLE):
+                for name in node._fields:
+                    if name in BODIES:
+                        self.look(getattr(node, name), scope)
 
-    def visit_ClassDef(self, node: ast.ClassDef) -> None:
-        qualname = ".".join([*self.scope, node.name])
-        source = ClassSource(self.place(node))
+    def add_class(self, node: ast.ClassDef, qualname: str) -> None:
+        source = ClassSource(self.found.place(node))
         self.found.classes[qualname] = source
         for statement in node.body:
             targets, value = assignment(statement)
             names = [one.id for one in targets if isinstance(one, ast.Name)]
             if "_fields_" in names and value is not None:
-                self.add_fields(source, value)
-        self.inside(node, [node.name])
-
-    def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
-        self.inside(node, [node.name, "<locals>"])
-
-    visit_AsyncFunctionDef = visit_FunctionDef
-
-    def inside(self, node: ast.AST, names: list[str]) -> None:
-        self.scope.extend(names)
-        self.generic_visit(node)
-        del self.scope[-len(names) :]
-
-    def visit_Assign(self, node: ast.Assign) -> None:
-        for target in node.targets:
-            self.assigned(target, node.value)
-        self.generic_visit(node)
-
-    def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
-        if node.value is not None:
-            self.assigned(node.target, node.value)
-        self.generic_visit(node)
+                add_fields(source, value)
 
     def assigned(self, target: ast.expr, value: ast.expr) -> None:
-        text = unparse(value)
         if isinstance(target, ast.Name):
-            self.found.names[target.id] = (text, self.place(target))
+            self.found.names[target.id] = target, value
             if isinstance(value, ast.Attribute):
                 self.aliases[target.id] = value.attr
         if not isinstance(target, ast.Attribute):
             return
         if target.attr in ("argtypes", "restype"):
-            function = self.function_name(target.value)
-            line = f"{unparse(target)} = {text}"
-            key = (function, target.attr)
-            self.found.attributes.setdefault(key, (line, self.place(target)))
+            key = (self.function_name(target.value), target.attr)
+            self.found.attributes.setdefault(key, (target, value))
         elif target.attr == "_fields_":
             name = unparse(target.value)
             source = self.found.classes.setdefault(
-                name, ClassSource(self.place(target))
+                name, ClassSource(self.found.place(target))
             )
-            self.add_fields(source, value)
+            add_fields(source, value)
 
     def function_name(self, node: ast.expr) -> str:
         """Name of the function whose attribute is set; empty if that is computed."""
@@ -211,34 +276,17 @@ class Visitor(ast.NodeVisitor):
             return str(node.slice.value)
         return ""
 
-    def add_fields(self, source: ClassSource, value: ast.expr) -> None:
-        if not isinstance(value, (ast.List, ast.Tuple)):
-            return
-        for entry in value.elts:
-            if not isinstance(entry, (ast.Tuple, ast.List)) or len(entry.elts) < 2:
-                continue
-            name = entry.elts[0]
-            if isinstance(name, ast.Constant) and isinstance(name.value, str):
-                text = unparse(entry.elts[1])
-                if len(entry.elts) > 2:
-                    text += f", {unparse(entry.elts[2])} bits"
-                source.fields[name.value] = (text, self.place(entry))
 
-    def visit_Attribute(self, node: ast.Attribute) -> None:
-        self.found.mentions.setdefault(node.attr, self.place(node))
-        self.generic_visit(node)
-
-    def visit_Constant(self, node: ast.Constant) -> None:
-        if isinstance(node.value, str) and node.value.isidentifier():
-            self.found.mentions.setdefault(node.value, self.place(node))
-
-    def visit_Call(self, node: ast.Call) -> None:
-        function = node.func
-        if isinstance(function, ast.Attribute) and function.attr == "cdef":
-            for one in node.args[:1]:
-                if isinstance(one, ast.Constant) and isinstance(one.value, str):
-                    self.found.cdefs.append((one.value, one.lineno))
-        self.generic_visit(node)
+def add_fields(source: ClassSource, value: ast.expr) -> None:
+    """Note the entries of a literal ``_fields_``."""
+    if not isinstance(value, (ast.List, ast.Tuple)):
+        return
+    for entry in value.elts:
+        if not isinstance(entry, (ast.Tuple, ast.List)) or len(entry.elts) < 2:
+            continue
+        name = entry.elts[0]
+        if isinstance(name, ast.Constant) and isinstance(name.value, str):
+            source.fields[name.value] = [entry, *entry.elts[1:]]
 
 
 def assignment(node: ast.stmt) -> tuple[list[ast.expr], ast.expr | None]:

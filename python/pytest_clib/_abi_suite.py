@@ -1,21 +1,24 @@
 """What a suite declares, in one form for ctypes and cffi.
 
 ``_abi_ctypes`` and ``_abi_cffi`` make these values, ``_abi_compare`` reads them. Sizes
-are bytes unless the name says bits.
+are bytes unless the name says bits. Where something is written, and how, is looked up
+(``written``) only for what is to be shown.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ._abi_library import Place
 
+    Written = Callable[[], tuple[str, Place | None]]  # its text, and where it stands
 
-@dataclasses.dataclass(frozen=True)
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Declared:
     """A type that the suite declares.
 
@@ -46,32 +49,36 @@ class Declared:
     default: bool = False
 
 
-@dataclasses.dataclass(frozen=True)
 class RecordKey:
     """Names a record of the suite; ``describe`` reads it when it is wanted.
 
     Two are equal if they have the same ``identity``.
     """
 
-    name: str = dataclasses.field(compare=False)
-    identity: Any
-    describe: Callable[[], DeclaredRecord | None] = dataclasses.field(
-        compare=False, repr=False
-    )
+    def __init__(
+        self, name: str, identity: Any, describe: Callable[[], DeclaredRecord | None]
+    ) -> None:
+        self.name = name
+        self.identity = identity
+        self.describe = describe
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RecordKey) and self.identity == other.identity
+
+    def __hash__(self) -> int:
+        return hash(self.identity)
 
 
-@dataclasses.dataclass(frozen=True)
-class DeclaredSignature:
+class DeclaredSignature(NamedTuple):
     """A function's signature; ``arguments`` is ``None`` if none were declared."""
 
     result: Declared
     arguments: tuple[Declared, ...] | None
     variadic: bool = False
-    identity: Any = dataclasses.field(default=None, compare=False)
+    identity: Any = None
 
 
-@dataclasses.dataclass(frozen=True)
-class DeclaredField:
+class DeclaredField(NamedTuple):
     """A field, with those of anonymous members in their place."""
 
     name: str
@@ -79,37 +86,30 @@ class DeclaredField:
     width: int
     type: Declared
     is_bit_field: bool
-    spelling: str
-    place: Place | None = None
+    written: Written
 
 
-@dataclasses.dataclass(frozen=True)
-class DeclaredRecord:
+class DeclaredRecord(NamedTuple):
     """A structure or union."""
 
     key: RecordKey
     keyword: str
     size: int
     fields: tuple[DeclaredField, ...]
-    place: Place | None
-    spelling: str
+    written: Written
 
 
-@dataclasses.dataclass(frozen=True)
-class DeclaredFunction:
+class DeclaredFunction(NamedTuple):
     """A foreign function."""
 
     name: str
     signature: DeclaredSignature
-    place: Place | None
-    spelling: str
+    written: Written
 
 
-@dataclasses.dataclass(frozen=True)
-class DeclaredCallback:
+class DeclaredCallback(NamedTuple):
     """A prototype for callbacks, under the names that the suite gives it."""
 
     names: tuple[str, ...]
     signature: DeclaredSignature
-    place: Place | None
-    spelling: str
+    written: Written

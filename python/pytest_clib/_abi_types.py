@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from .findings import Severity
 
@@ -32,8 +32,7 @@ class Role(enum.Enum):
     POINTEE = "pointee"
 
 
-@dataclasses.dataclass(frozen=True)
-class Problem:
+class Problem(NamedTuple):
     """One difference: ``where`` is the field, argument or result it lies in."""
 
     severity: Severity
@@ -41,14 +40,12 @@ class Problem:
     text: str
 
 
-@dataclasses.dataclass
 class Uses:
     """Records and callbacks met on the way, to be compared as subjects of their own."""
 
-    records: list[tuple[RecordKey, int, Role]] = dataclasses.field(default_factory=list)
-    callbacks: list[tuple[Declared, CPrototype, str]] = dataclasses.field(
-        default_factory=list
-    )
+    def __init__(self) -> None:
+        self.records: list[tuple[RecordKey, int, Role]] = []
+        self.callbacks: list[tuple[Declared, CPrototype, str]] = []
 
 
 class Types:

@@ -189,6 +189,7 @@ def reach(
     mappings: list[tuple[int, int]],
     heaps: list[tuple[int, int]],
 ) -> list[str]: ...
+def by_type(objects: list[object], groups: dict[type, str]) -> dict[str, list[Any]]: ...
 def leads_to(
     held: list[Held],
     objects: list[object],

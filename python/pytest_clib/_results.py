@@ -176,6 +176,16 @@ class Comparison:
             return self.b
         return None
 
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON data (``docs/report-schema.md``)."""
+        return {**dataclasses.asdict(self), "verdict": self.verdict}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Comparison:
+        """The inverse of ``to_dict``."""
+        fields = {field.name: data[field.name] for field in dataclasses.fields(cls)}
+        return cls(**{**fields, "ratios": tuple(fields["ratios"])})
+
     def __str__(self) -> str:
         faster = f"{self.verdict} is faster" if self.verdict else "no verdict"
         return (

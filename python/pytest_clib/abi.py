@@ -12,6 +12,7 @@ been imported.
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from typing import TYPE_CHECKING, Any
@@ -21,13 +22,15 @@ from . import _abi_collect as collect
 from . import _abi_ctypes as reading
 from ._abi_compare import Comparison
 from ._abi_library import Library
-from ._abi_sources import Sources, file_of
+from ._abi_sources import Sources, file_of, no_collections
 from ._abi_suite import DeclaredCallback, DeclaredFunction, RecordKey
 from .findings import Finding, Kind, Severity
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
+
+    from ._abi_library import Place
 
 __all__ = ["Library", "check"]
 
@@ -57,6 +60,16 @@ def check(
         warning where it may be. For each declaration at most one of either. A library
         that cannot be compared, or not whole, gets a warning that says why.
     """
+    with no_collections():  # what is read is kept until the end
+        return _check(libraries, str(rootdir), dict(aliases or {}), modules)
+
+
+def _check(
+    libraries: Iterable[str | Path | Library],
+    rootdir: str,
+    aliases: dict[str, str],
+    modules: Iterable[Any] | None,
+) -> list[Finding]:
     findings: list[Finding] = []
     opened: list[Library] = []
     for one in libraries:
@@ -65,11 +78,11 @@ def check(
             opened.append(library)
         else:
             findings.append(unread(str(one), str(library)))
-    suite = Suite([one.path for one in opened], str(rootdir), modules)
+    suite = Suite([one.path for one in opened], rootdir, modules)
     for library in opened:
         if library.damage:
             findings.append(unread(library.path, library.damage[0]))
-        comparison = Comparison(library, dict(aliases or {}), str(rootdir))
+        comparison = Comparison(library, aliases, rootdir)
         comparison.add_records(suite.records())
         comparison.add_callbacks(suite.callbacks())
         comparison.add_functions(suite.functions(library))
@@ -149,18 +162,24 @@ class Suite:
         """Prototypes that the suite's modules give names to."""
         out = []
         for kind, places in collect.callbacks(self.modules).items():
-            named = [self.sources.named(path, name) for path, name in places]
-            texts = [one for one in named if one is not None]
-            declared = self.reader.function_type(kind)
             out.append(
                 DeclaredCallback(
                     names=tuple(name for _, name in places),
                     signature=self.reader.prototype(kind),
-                    place=texts[0][1] if texts else None,
-                    spelling=texts[0][0] if texts else declared.spelling,
+                    written=functools.partial(self.written_callback, kind, places),
                 )
             )
         return out
+
+    def written_callback(
+        self, kind: type, places: list[tuple[str, str]]
+    ) -> tuple[str, Place | None]:
+        """How a prototype is written, and where it is given a name."""
+        for path, name in places:
+            found = self.sources.named(path, name)
+            if found is not None:
+                return found
+        return self.reader.function_type(kind).spelling, None
 
     def functions(self, library: Library) -> list[DeclaredFunction]:
         """Foreign functions of a library that have been looked up so far."""
@@ -174,15 +193,16 @@ class Suite:
                 name = found[1]
             if not name:
                 continue
-            lines, place = self.sources.function(name)
             signature = self.reader.function(one)
-            out.append(DeclaredFunction(name, signature, place, "\n".join(lines)))
+            written = functools.partial(self.sources.function, name)
+            out.append(DeclaredFunction(name, signature, written))
         if self.cffi is not None:
             for handle in self.cffi_handles():
                 for path, function in cffi.functions(self.cffi, handle, self.symbols):
                     if path == library.path:
                         out.append(function)
-        return out
+        # The collector's order, in which they were found, is another in every session.
+        return sorted(out, key=lambda one: one.name)
 
 
 def read(path: str | Path) -> Library | Exception:

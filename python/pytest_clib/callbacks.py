@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 FUNCFLAG_USE_ERRNO = 8  # of ctypes, which does not export it
 MARKS = ("ctypes callback function", "cffi callback")
+MOCKS = ("unittest.mock", "mock.mock")
 
 
 @dataclasses.dataclass
@@ -136,7 +137,8 @@ class Callbacks:
         if exception is None or not any(mark in message for mark in MARKS):
             return False
         if unraisable.exc_traceback is not None:
-            exception = exception.with_traceback(unraisable.exc_traceback)
+            trace = without_mocks(unraisable.exc_traceback)
+            exception = exception.with_traceback(trace)
         name = getattr(unraisable.object, "__qualname__", "") or _name_in(message)
         caller = _foreign_caller(unraisable.exc_traceback)
         self.add(Caught(exception, name, *_place(caller)))
@@ -144,6 +146,7 @@ class Callbacks:
 
     def _errcheck(self, result: Any, function: Any, _arguments: Any) -> Any:
         """Raise what a callback of this call ended with, now that Python is back."""
+        __tracebackhide__ = True
         if self._caught:
             here = threading.get_ident()
             for caught in self._caught:
@@ -243,6 +246,25 @@ def add_note(exception: BaseException, note: str) -> None:
         if notes is None:
             notes = exception.__notes__ = []  # type: ignore[attr-defined]
         notes.append(note)
+
+
+def without_mocks(trace: TracebackType) -> TracebackType:
+    """The traceback without the frames in which a mock calls its ``side_effect``.
+
+    A mock that raises by itself stays: its last frame says what went wrong.
+    """
+    entries = []
+    entry: TracebackType | None = trace
+    while entry is not None:
+        entries.append(entry)
+        entry = entry.tb_next
+    kept = entries.pop()
+    for entry in reversed(entries):
+        mocked = entry.tb_frame.f_globals.get("__name__") in MOCKS
+        if not mocked or kept.tb_frame.f_globals.get("__name__") in MOCKS:
+            entry.tb_next = kept
+            kept = entry
+    return kept
 
 
 def _foreign_caller(trace: TracebackType | None) -> FrameType | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from . import abi
+
 if TYPE_CHECKING:
     from .findings import Finding
     from .run import Run
@@ -11,10 +13,6 @@ if TYPE_CHECKING:
 
 def check(run: Run) -> list[Finding]:
     """Findings about the ctypes declarations of all modules that are loaded now."""
-    if not any(library.debug for library in run.libraries):
-        return []
-    from . import abi  # noqa: PLC0415 (reads debug information; only if there is some)
-
     return abi.check(
         [library.path for library in run.libraries if library.debug],
         rootdir=run.config.rootpath,

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from . import coverage, terminal
-from . import report as reports
+from . import terminal
 from .findings import Finding, Severity
 from .library import Library
 from .progress import Bar
@@ -37,7 +36,9 @@ class Display:
         self._began = time.monotonic()
         self._tests: set[str] = set()
         self._done = 0
-        self._results = Tests()
+        # Only a report tells of tests in which nothing was found.
+        wanted = bool(options.reports) or options.coverage is not None
+        self._results = Tests() if wanted else None
         self._coverage: dict[str, Any] | None = None
         self._of_tests: list[Finding] = []
         self._of_session: list[Finding] = []
@@ -66,7 +67,8 @@ class Display:
         """Take the findings from a test's report, wherever it ran."""
         self._tests.add(report.nodeid)
         self._done += report.when == "teardown"
-        self._results.add(report)
+        if self._results is not None:
+            self._results.add(report)
         data = getattr(report, "clib_torture", None)
         if data is not None:
             self._sweep.add(data)
@@ -186,6 +188,8 @@ class Display:
         folder = options.coverage
         if folder is None or not self._libraries:
             return
+        from . import coverage  # noqa: PLC0415 (seldom used)
+
         try:
             result = coverage.evaluate(
                 folder,
@@ -212,6 +216,8 @@ class Display:
             self._write_report(path)
 
     def _write_report(self, path: Path, page: str = "") -> None:
+        from . import report as reports  # noqa: PLC0415 (seldom used)
+
         data = reports.data(
             [*self._of_tests, *self._of_session],
             tests=len(self._tests),

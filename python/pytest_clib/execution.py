@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from . import declarations, marks
+from . import marks
 from .callbacks import Caught, add_note
 from .findings import Finding, Kind, Severity
 from .namespaces import Namespaces, Variables
@@ -116,6 +116,8 @@ class Execution:
         stopped.clear()
         for check in self.run.checks:
             found.extend(check.end_test(item.nodeid))
+        if not found:
+            return []
         found = marks.filter_allowed(found, marks.read(item))
         item.stash.setdefault(FINDINGS, []).extend(found)
         return [f for f in found if f.severity is Severity.ERROR]
@@ -164,7 +166,10 @@ class Execution:
         if session.exitstatus == pytest.ExitCode.INTERNAL_ERROR:
             return result
         self.run.findings.extend(self.run.leaks.finish(Variables(self._namespaces)))
-        self.run.findings.extend(declarations.check(self.run))
+        if any(library.debug for library in self.run.libraries):
+            from . import declarations  # noqa: PLC0415 (needs the debug information)
+
+            self.run.findings.extend(declarations.check(self.run))
         for check in self.run.checks:
             self.run.findings.extend(check.finish())
         output = {
@@ -240,10 +245,13 @@ class CallbackPhases:
         self, item: pytest.Item, raised: BaseException | None
     ) -> BaseException | None:
         """Make findings of what was caught; the first that nobody has seen yet."""
+        everything = self._execution.run.callbacks.take()
+        if not everything:
+            return None
         pending: BaseException | None = None
         seen: list[BaseException] = []
         found: list[Finding] = []
-        for caught in self._execution.run.callbacks.take():
+        for caught in everything:
             error = caught.exception
             if any(error is other for other in seen):
                 continue  # it went through several callbacks

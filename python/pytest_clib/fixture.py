@@ -146,9 +146,9 @@ class Clib(Scripting):
         return counts
 
 
-@pytest.fixture
-def clib(request: pytest.FixtureRequest) -> Iterator[Clib]:
-    """The libraries under test: their calls counted, made to fail, replaced; their leaks."""
+@contextlib.contextmanager
+def opened(request: pytest.FixtureRequest) -> Iterator[Clib]:
+    """What the fixture ``clib`` gives, for one test."""
     execution = request.config.pluginmanager.get_plugin("clib-execution")
     if execution is None:
         display = request.config.pluginmanager.get_plugin("clib-display")

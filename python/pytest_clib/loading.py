@@ -1,13 +1,17 @@
 """Notices when the process loads objects, so that libraries loaded late are hooked.
 
-ctypes and the import system announce themselves by audit events; extension modules and
-cffi's libraries are there when their loader returns, so these two are wrapped. What is
-loaded in another way (by the library itself, or by compiled cffi code) is found at the
-next of these, or when the next phase of a test begins.
+What loads objects is wrapped: ctypes' ``dlopen``, the loader of extension modules, and
+cffi's. What is loaded in another way (by the library itself, or by compiled cffi code) is
+found at the next of these, or when the next phase of a test begins.
+
+An audit hook would be told of ctypes' loads as well, but of every ``id()`` and attribute
+lookup, too: it makes the whole session slower, and cannot be removed.
 """
 
 from __future__ import annotations
 
+import _ctypes
+import ctypes
 import functools
 import importlib.machinery
 import sys
@@ -16,15 +20,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# ctypes asks for a symbol after each load and before the first call.
-EVENTS = frozenset({"ctypes.dlopen", "ctypes.dlsym", "ctypes.dlsym/handle"})
-
 
 class Watch:
-    """Calls ``rescan`` whenever something may have been loaded.
-
-    An audit hook cannot be removed: after ``stop`` it does nothing.
-    """
+    """Calls ``rescan`` whenever something may have been loaded."""
 
     def __init__(self, rescan: Callable[[], object]) -> None:
         self._rescan: Callable[[], object] | None = rescan
@@ -32,7 +30,8 @@ class Watch:
 
     def start(self) -> None:
         """Begin to watch."""
-        sys.addaudithook(self._audit)
+        self._wrap(ctypes, "_dlopen")  # what CDLL calls
+        self._wrap(_ctypes, "dlopen")
         self._wrap(importlib.machinery.ExtensionFileLoader, "create_module")
         self._wrap(importlib.machinery.ExtensionFileLoader, "exec_module")
         self.wrap_cffi()
@@ -63,7 +62,3 @@ class Watch:
 
         self._undo.append((owner, name, original))
         setattr(owner, name, wrapper)
-
-    def _audit(self, event: str, _args: tuple[object, ...]) -> None:
-        if event in EVENTS and self._rescan is not None:
-            self._rescan()

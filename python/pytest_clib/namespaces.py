@@ -6,8 +6,8 @@ and of installed packages, or beside a test that runs.
 
 from __future__ import annotations
 
+import functools
 import sys
-import sysconfig
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,13 +16,6 @@ if TYPE_CHECKING:
     import pytest
 
 OURS = __name__.partition(".")[0]  # where it is installed from a checkout
-FOLDERS = tuple(
-    {
-        path.rstrip("/") + "/"
-        for name in ("stdlib", "platstdlib", "purelib", "platlib")
-        if (path := sysconfig.get_path(name))
-    }
-)
 
 
 class Namespaces:
@@ -86,4 +79,18 @@ class Variables:
 
 
 def _is_of_suite(file: object) -> bool:
-    return isinstance(file, str) and not file.startswith(FOLDERS)
+    return isinstance(file, str) and not file.startswith(_folders())
+
+
+@functools.cache
+def _folders() -> tuple[str, ...]:
+    """The interpreter's own folders, and those of installed packages."""
+    import sysconfig  # noqa: PLC0415 (takes a moment, and most tests do not ask)
+
+    return tuple(
+        {
+            path.rstrip("/") + "/"
+            for name in ("stdlib", "platstdlib", "purelib", "platlib")
+            if (path := sysconfig.get_path(name))
+        }
+    )

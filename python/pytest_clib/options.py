@@ -9,17 +9,18 @@ with one line. No other module looks into ``config.option``.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import types
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
 import pytest
 
-from . import elf, inject, native, report
+from . import native
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from .inject import Injection
 
 
 GROUPS = ("memory", "fd", "socket", "file", "mapping", "thread", "time", "process")
@@ -239,7 +240,7 @@ class Options:
     torture: str = ""
     torture_later: bool = False
     groups: tuple[str, ...] = GROUPS
-    inject: tuple[inject.Injection, ...] = ()
+    inject: tuple[Injection, ...] = ()
     timeout: float = 0.0
     unnoticed: bool = False
     guard: str = ""
@@ -401,6 +402,8 @@ def _groups(text: str) -> tuple[str, ...]:
     known = (*GROUPS, "python")
     for name in names:
         if name not in known:
+            import difflib  # noqa: PLC0415 (a mistake was made)
+
             near = difflib.get_close_matches(name, known, 1, 0.5)
             raise pytest.UsageError(
                 f"--clib-groups={text}: there is no group {name!r}; "
@@ -409,7 +412,9 @@ def _groups(text: str) -> tuple[str, ...]:
     return names or GROUPS
 
 
-def _injection(text: str) -> inject.Injection:
+def _injection(text: str) -> Injection:
+    from . import inject  # noqa: PLC0415 (seldom used)
+
     module, _ = native.load()
     try:
         return inject.parse(text, module)
@@ -435,6 +440,8 @@ def _library(config: pytest.Config, spec: str) -> str:
         raise pytest.UsageError("--clib: the name of the library is empty")
     if "/" not in spec or spec.startswith("*"):
         return spec
+    from . import elf  # noqa: PLC0415 (only paths are looked at)
+
     path = config.invocation_params.dir / Path(spec).expanduser()
     if not path.exists() and (config.rootpath / spec).exists():
         path = config.rootpath / spec  # as written in the configuration file
@@ -447,6 +454,8 @@ def _library(config: pytest.Config, spec: str) -> str:
 
 
 def _report(config: pytest.Config, name: str) -> Path:
+    from . import report  # noqa: PLC0415 (seldom used)
+
     path = config.invocation_params.dir / Path(name).expanduser()
     if path.suffix not in report.WRITERS:
         raise pytest.UsageError(

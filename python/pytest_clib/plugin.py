@@ -6,7 +6,10 @@
 - Findings travel from one to the other on the reports of tests
   (``report.clib_findings``) and, what belongs to no test, in the worker's output.
 - Without ``--clib`` nothing is registered, and nothing is touched.
+- What a session does not use is not imported: most of what is here costs nothing then.
 """
+
+# ruff: noqa: PLC0415 (imported where it is used)
 
 from __future__ import annotations
 
@@ -16,16 +19,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from . import coverage, marks, native, options, scripts, supervisor, tools
-from .display import Display
-from .execution import CallbackPhases, Execution
-from .fixture import clib as clib  # noqa: PLC0414 (a fixture of the plugin)
-from .measures import Measures
-from .run import Run
-from .torture import Torture
+from . import marks, native, options, scripts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
+    from types import ModuleType
+
+    from .display import Display
+    from .fixture import Clib
+    from .options import Options
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -52,6 +54,8 @@ def pytest_configure(config: pytest.Config) -> None:
     chosen = options.read(config)
     if not chosen.active:
         return
+    from .display import Display
+
     module, reason = native.load()
     display = Display(config, chosen)
     if module is None:
@@ -60,17 +64,43 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(display, "clib-display")
         config.pluginmanager.register(scripts.ScriptTable(), "clib-script-table")
     if module is not None and not _is_controller(config):
-        execution = Execution(Run(module, chosen, config))
-        config.pluginmanager.register(execution, "clib-execution")
-        config.pluginmanager.register(CallbackPhases(execution), "clib-callbacks")
-        config.pluginmanager.register(scripts.Scripts(execution.run), "clib-scripts")
-        if chosen.reports:
-            config.pluginmanager.register(Measures(execution.run), "clib-measures")
-        if chosen.torture or chosen.inject or chosen.guard:
-            torture = Torture(execution.run, display.torture_progress)
-            config.pluginmanager.register(torture, "clib-torture")
-        execution.run.start()
+        _register_checks(config, chosen, module, display)
+
+
+def _register_checks(
+    config: pytest.Config, chosen: Options, module: ModuleType, display: Display
+) -> None:
+    """Register what watches the tests, in a process that executes some."""
+    from .execution import CallbackPhases, Execution
+    from .run import Run
+
+    execution = Execution(Run(module, chosen, config))
+    config.pluginmanager.register(execution, "clib-execution")
+    config.pluginmanager.register(CallbackPhases(execution), "clib-callbacks")
+    config.pluginmanager.register(scripts.Scripts(execution.run), "clib-scripts")
+    if chosen.reports:
+        from .measures import Measures
+
+        config.pluginmanager.register(Measures(execution.run), "clib-measures")
+    if chosen.torture or chosen.inject or chosen.guard:
+        from .torture import Torture
+
+        torture = Torture(execution.run, display.torture_progress)
+        config.pluginmanager.register(torture, "clib-torture")
+    execution.run.start()
+    if chosen.tool or chosen.coverage is not None:
+        from . import tools
+
         tools.attach(execution.run, config)
+
+
+@pytest.fixture
+def clib(request: pytest.FixtureRequest) -> Iterator[Clib]:
+    """The libraries under test: their calls counted, made to fail, replaced; their leaks."""
+    from .fixture import opened
+
+    with opened(request) as made:
+        yield made
 
 
 def pytest_collection_modifyitems(items: Iterable[pytest.Item]) -> None:
@@ -91,6 +121,8 @@ def _start_tool(early_config: pytest.Config) -> None:
         map(early_config.getini, ("clib_valgrind", "clib_asan", "clib_coverage"))
     ):
         return
+    from . import coverage, supervisor
+
     try:
         early = options.read_early(early_config)
         if early.coverage is not None:

@@ -78,6 +78,7 @@ def data(
         "torture": {"cells": cells} if cells else None,
         "coverage": coverage,
         "scripts": results.scripts if results else [],
+        "comparisons": results.comparisons if results else [],
         "sources": _sources(found, cells),
     }
 

@@ -22,10 +22,13 @@ class Tests:
         self._tests: dict[str, dict[str, Any]] = {}
         self._cells: dict[tuple[Any, ...], dict[str, Any]] = {}
         self.scripts: list[dict[str, Any]] = []
+        self.comparisons: list[dict[str, Any]] = []
 
     def add(self, report: pytest.TestReport) -> None:
         """Take what the report of a phase tells."""
-        entry = self._tests.setdefault(report.nodeid, _new(report.nodeid))
+        entry = self._tests.get(report.nodeid)
+        if entry is None:
+            entry = self._tests[report.nodeid] = _new(report.nodeid)
         phase = report.when or "call"
         entry["phases"][phase] = round(report.duration, 6)
         entry["seconds"] = round(sum(entry["phases"].values()), 6)
@@ -41,6 +44,9 @@ class Tests:
             )
             for figures in used["scripts"]:
                 self.scripts.append({**figures, "test": report.nodeid})
+        for shown in getattr(report, "clib_scripts", ()):
+            if "comparison" in shown:
+                self.comparisons.append({**shown["comparison"], "test": report.nodeid})
         self._add_cells(report)
 
     def _add_cells(self, report: pytest.TestReport) -> None:

@@ -10,19 +10,17 @@ What is to be shown travels on the report of a test (``report.clib_scripts``).
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
-
-from ._results import Comparison, ScriptResult, table
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
 
     from _pytest.terminal import TerminalReporter
 
+    from ._results import Comparison, ScriptResult
     from .run import Run
     from .script import Script
 
@@ -68,8 +66,7 @@ def read(item: pytest.Item) -> dict[str, float]:
     return budget
 
 
-@dataclasses.dataclass(frozen=True)
-class _Cost:
+class _Cost(NamedTuple):
     """What a piece of work cost, in the order of ``_FIGURES``' names."""
 
     what: str
@@ -128,7 +125,7 @@ class Scripts:
 
     def compared(self, comparison: Comparison) -> None:
         """Two scripts have been compared."""
-        self._shown.append({"comparison": str(comparison)})
+        self._shown.append({"comparison": comparison.to_dict()})
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_setup(self) -> Generator[None, Any, Any]:
@@ -169,7 +166,7 @@ class Scripts:
     ) -> Generator[None, Any, Any]:
         """Hand the figures over with the report of the test's last phase."""
         report = yield
-        if call.when == "teardown":
+        if self._shown and call.when == "teardown":
             report.clib_scripts = list(self._shown)
         return report
 
@@ -243,6 +240,12 @@ class ScriptTable:
         """A table for each test that ran scripts."""
         if not self._tests or terminalreporter.verbosity < 0:
             return
+        from ._results import (  # noqa: PLC0415 (seldom used)
+            Comparison,
+            ScriptResult,
+            table,
+        )
+
         terminalreporter.section("clib scripts", sep="=")
         for test, shown in self._tests.items():
             terminalreporter.write_line(test)
@@ -255,4 +258,5 @@ class ScriptTable:
                 terminalreporter.write_line(table(results))
             for entry in shown:
                 if "comparison" in entry:
-                    terminalreporter.write_line(entry["comparison"])
+                    comparison = Comparison.from_dict(entry["comparison"])
+                    terminalreporter.write_line(str(comparison))

@@ -261,6 +261,18 @@ def full_report() -> dict:
                 "instructions_per_operation": None,
             }
         ],
+        "comparisons": [
+            {
+                "a": "read",
+                "b": "write",
+                "test": "t::a",
+                "ratios": [0.8] * 9,
+                "median": 0.8,
+                "low": 0.7,
+                "high": 0.9,
+                "verdict": "read",
+            }
+        ],
         "sources": {"f.c": {"1": "int f(void) {", "2": "  return 1 < 2;", "3": "}"}},
     }
 
@@ -278,6 +290,10 @@ def test_torture_coverage_and_scripts(browser, tmp_path):
     browser.press("Enter")
     assert "t::b" in browser.run("document.getElementById('coverage').innerText")
     assert shown(browser, "#scripts svg path.area") == 1
+    assert (
+        "time ratio 0.800 (0.700 to 0.900 with 95 % confidence, 9 pairs): read is faster"
+        in browser.run("document.getElementById('scripts').innerText")
+    )
     assert "66.6 %" in browser.run("document.getElementById('summary').innerText")
     assert browser.errors == []
 

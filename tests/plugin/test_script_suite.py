@@ -183,6 +183,11 @@ def test(clib):
         [r"quiet / slow: time ratio 0\.0.*quiet is faster"]
     )
     assert outcome.report["scripts"] == []
+    first, second = outcome.report["comparisons"]
+    assert (first["a"], first["b"], first["verdict"]) == ("quiet", "slow", "quiet")
+    assert len(first["ratios"]) == 9
+    assert first["low"] <= first["median"] <= first["high"] < 1 < second["low"]
+    assert first["test"].endswith("::test")
 
 
 def test_verdict_needs_a_spread_that_allows_one():

@@ -436,35 +436,44 @@ impl State {
         }
         let unloaded = generation.1 != self.generation.1;
         let mapped = objects::mapped();
-        let areas = objects::areas()?;
         if unloaded {
             let still =
                 |hooked: &Hooked| mapped.iter().any(|mapped| hooked.is(mapped)) && hooked.intact();
             self.watched.retain(still);
         }
-        let mut new = Vec::new();
-        for mapped in mapped.iter().cloned() {
-            if self.is_known(&mapped) || objects::is_system(&mapped.object) {
-                continue;
-            }
-            match self
-                .patterns
-                .iter()
-                .position(|pattern| pattern.matches(&mapped.object))
-            {
-                Some(pattern) => {
-                    for (matched, pattern) in self.matched.iter_mut().zip(&self.patterns) {
-                        *matched |= pattern.matches(&mapped.object);
-                    }
-                    new.push(self.libraries.len());
-                    self.hook_library(mapped, pattern, &areas)?;
-                }
-                None => self.watch(mapped, &areas)?,
-            }
-        }
+        let new = self.hook_new(&mapped)?;
         unwind::learn(&mapped, self.own.as_ref());
         self.generation = generation;
         Ok(new.into_iter().map(|id| self.info(id)).collect())
+    }
+
+    /// Hooks libraries under test that are not known yet, and watches the other objects. As long as there is no library,
+    /// nobody can have anything of one, and the others wait.
+    fn hook_new(&mut self, mapped: &[Mapped]) -> Result<Vec<usize>, Error> {
+        let (libraries, others): (Vec<_>, Vec<_>) = mapped
+            .iter()
+            .filter(|mapped| !self.is_known(mapped) && !objects::is_system(&mapped.object))
+            .map(|mapped| {
+                let matches = |pattern: &Pattern| pattern.matches(&mapped.object);
+                (mapped, self.patterns.iter().position(matches))
+            })
+            .partition(|(_, pattern)| pattern.is_some());
+        if libraries.is_empty() && (others.is_empty() || self.libraries.is_empty()) {
+            return Ok(Vec::new());
+        }
+        let areas = objects::areas()?;
+        let mut new = Vec::new();
+        for (mapped, pattern) in libraries {
+            for (matched, pattern) in self.matched.iter_mut().zip(&self.patterns) {
+                *matched |= pattern.matches(&mapped.object);
+            }
+            new.push(self.libraries.len());
+            self.hook_library(mapped.clone(), pattern.unwrap_or_default(), &areas)?;
+        }
+        for (mapped, _) in others {
+            self.watch(mapped.clone(), &areas)?;
+        }
+        Ok(new)
     }
 
     fn is_known(&self, mapped: &Mapped) -> bool {

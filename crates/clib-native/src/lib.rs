@@ -17,6 +17,7 @@ mod error;
 mod heap;
 mod hook;
 mod mock;
+mod objects;
 mod plan;
 mod record;
 mod script;
@@ -36,5 +37,6 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     symbolize::register(module)?;
     tools::register(module)?;
     walk::register(module)?;
+    objects::register(module)?;
     abi::register(module)
 }

@@ -390,7 +390,11 @@ function scripts() {
       marks: [["p50", run.p50_ns], ["p90", run.p90_ns], ["p99", run.p99_ns], ["p99.9", run.p999_ns]] }),
     el("p", { class: "soft" }, `${plain(run.operations)} operations, ${plain(Math.round(run.operations_per_second))} per second; median ${nanoseconds(run.p50_ns)}, 99 % within ${nanoseconds(run.p99_ns)}, ` +
       `slowest ${nanoseconds(run.max_ns)}` + (run.allocations_per_operation === null ? "" : `; ${run.allocations_per_operation} allocations and ${run.system_calls_per_operation} system calls each`))));
-  section("scripts", "Scripts", "how long one operation took", el("div", { class: "plots" }, ...throughputPlots(), ...plots));
+  const compared = report.comparisons.map((told) => el("div", { class: "card" }, el("h3", {}, `${told.a} / ${told.b}`),
+    el("p", { class: "soft mono" }, told.test),
+    el("p", {}, `time ratio ${told.median.toFixed(3)} (${told.low.toFixed(3)} to ${told.high.toFixed(3)} with 95 % confidence, ${told.ratios.length} pairs): ` +
+      (told.verdict === null ? "no verdict" : `${told.verdict} is faster`))));
+  section("scripts", "Scripts", "how long one operation took", el("div", { class: "plots" }, ...throughputPlots(), ...plots, ...compared));
 }
 
 // What is around it.
@@ -430,7 +434,7 @@ if (report.coverage && report.run.page === "coverage") coverage();
 findings();
 if (report.torture && report.torture.cells.length) torture();
 if (report.coverage && report.run.page !== "coverage") coverage();
-if (report.scripts.length) scripts();
+if (report.scripts.length || report.comparisons.length) scripts();
 if (report.tests.length) tests();
 theme();
 search();

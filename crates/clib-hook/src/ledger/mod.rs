@@ -176,7 +176,7 @@ pub(crate) fn since(mark: u64) -> Vec<Held> {
     let mut found = Vec::new();
     for table in &TABLES {
         let table = table.lock();
-        if table.newest() > mark {
+        if table.len() != 0 && table.newest() > mark {
             found.extend(
                 table
                     .iter()
