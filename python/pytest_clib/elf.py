@@ -47,16 +47,22 @@ def why_unusable(path: Path) -> str:
             offset, entry_size, entries = fields[5], fields[9], fields[10]
             file.seek(offset)
             table = file.read(entry_size * entries)
+            size = file.seek(0, 2)
     except FileNotFoundError:
         return "no such file"
     except (OSError, OverflowError) as error:
         return f"cannot be read: {getattr(error, 'strerror', None) or error}"
     if entry_size < PROGRAM_HEADER.size or len(table) < entry_size * entries:
         return "a truncated ELF file: its program headers are missing"
-    types = {
-        PROGRAM_HEADER.unpack_from(table, i * entry_size)[0] for i in range(entries)
-    }
-    if PT_DYNAMIC not in types:
+    headers = [
+        PROGRAM_HEADER.unpack_from(table, i * entry_size) for i in range(entries)
+    ]
+    needed = max((one[2] + one[5] for one in headers if one[0] == PT_LOAD), default=0)
+    if size < needed:
+        return (
+            f"a truncated ELF file: it has {size} bytes, and its segments need {needed}"
+        )
+    if PT_DYNAMIC not in [one[0] for one in headers]:
         return (
             "a static object: it has no dynamic section, so nothing can be redirected"
         )

@@ -8,6 +8,8 @@ from pathlib import PurePath
 
 from . import elf
 
+SHOWN = 8  # digits of a build id in the header; reports have them all
+
 
 @dataclasses.dataclass(frozen=True)
 class Library:
@@ -47,7 +49,7 @@ class Library:
     def header(self) -> str:
         """The line about it at the start of the session."""
         return (
-            f"clib: {self.path}, build id {self.build_id or 'none'}, "
-            f"{self.functions} functions hooked, "
+            f"clib: {self.path}, build id {self.build_id[:SHOWN] or 'none'}, "
+            f"{self.functions} function{'s' if self.functions != 1 else ''} hooked, "
             f"{'debug information' if self.debug else 'no debug information'}"
         )

@@ -42,7 +42,7 @@ def show(
     for finding in of_tests:
         short = finding.severity is Severity.ERROR and reporter.verbosity <= 0
         _write(reporter, finding, short=short)
-    for finding in of_session:
+    for finding in sorted(of_session, key=lambda one: one.severity is Severity.WARNING):
         _write(reporter, finding, short=False)
     everything = [*of_tests, *of_session]
     reporter.write_line(_summary(everything, tests), **_colour(everything))
@@ -51,6 +51,8 @@ def show(
 def _write(reporter: TerminalReporter, finding: Finding, *, short: bool) -> None:
     first, *rest = finding.lines()
     warning = finding.severity is Severity.WARNING
+    if warning:  # not by its colour alone
+        first = first.replace(":", " (warning):", 1)
     test = f"{finding.test}: " if finding.test else ""
     reporter.write_line(f"{test}{first}", yellow=warning, red=not warning)
     for line in rest[:1] if short else rest:

@@ -208,7 +208,9 @@ def test_what_is_held_is_told_when_asked(suite, handles, source):
 
     outcome.result.assert_outcomes(passed=1)
     assert outcome.kinds == ["held"]
-    outcome.result.stdout.fnmatch_lines(["*held: 1 block (100 bytes) still held*"])
+    outcome.result.stdout.fnmatch_lines(
+        ["*held (warning): 1 block (100 bytes) still held*"]
+    )
 
 
 def test_failed_test_holds_its_handle_in_the_traceback(suite, handles):

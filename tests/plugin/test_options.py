@@ -70,7 +70,7 @@ def test_big_endian_is_a_usage_error(suite, build):
     assert "big-endian" in usage_error(suite, "--clib=./big.so")
 
 
-@pytest.mark.parametrize("length", [10, 64, 100])
+@pytest.mark.parametrize("length", [10, 64, 100, 5000])
 def test_truncated_file_is_a_usage_error(suite, build, length):
     library = build(CLEAN).read_bytes()
     (suite.pytester.path / "cut.so").write_bytes(library[:length])

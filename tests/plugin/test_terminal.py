@@ -26,7 +26,7 @@ def test_library_has_a_line_at_the_start(suite, leaks):
 
     outcome.result.stdout.fnmatch_lines(
         [
-            f"clib: {leaks}, build id *, 1 functions hooked, debug information",
+            f"clib: {leaks}, build id *, 1 function hooked, debug information",
             "clib: nothing found in 1 test",
         ]
     )
@@ -36,7 +36,7 @@ def test_library_without_debug_information_is_said_to_have_none(suite, build):
     outcome = suite.run(CLEAN, build(LEAKS, "-g0", "-s", "-Wl,--build-id=none"))
 
     outcome.result.stdout.fnmatch_lines(
-        ["clib: *, build id none, 1 functions hooked, no debug information"]
+        ["clib: *, build id none, 1 function hooked, no debug information"]
     )
 
 
