@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import faulthandler
 import gc
 from collections import Counter
 from pathlib import Path
@@ -248,6 +249,8 @@ class Torture:
         baseline = self._baseline(counted, calls)
         limit = self._limit(counted.seconds)
         planned = self._planner.plan(calls)
+        # The limit after which pytest shows where a test is was meant for the test alone.
+        faulthandler.cancel_dump_traceback_later()
         try:
             for number, injection in enumerate(planned, 1):
                 if self._one(item, injection, baseline, limit, harvest):
