@@ -149,8 +149,12 @@ def _open(
     return None
 
 
-def prepare(folder: Path) -> None:
+def prepare(folder: Path, *, append: bool = False) -> None:
     """Make the directory ready, before a library is loaded.
+
+    Args:
+        folder: the directory of ``--clib-coverage``.
+        append: keep what earlier runs have left there.
 
     Raises:
         pytest.UsageError: it cannot be written.
@@ -158,7 +162,8 @@ def prepare(folder: Path) -> None:
     raw = folder / "raw"
     try:
         raw.mkdir(parents=True, exist_ok=True)
-        if "PYTEST_XDIST_WORKER" not in os.environ:  # the controller has done so
+        # The controller of xdist's workers has done so already.
+        if not append and "PYTEST_XDIST_WORKER" not in os.environ:
             for old in raw.rglob("*"):
                 if old.is_file() or old.is_symlink():
                     old.unlink()

@@ -133,6 +133,11 @@ TABLE: tuple[Option, ...] = (
         kind="flag",
     ),
     Option(
+        "clib-coverage-append",
+        "add to what earlier runs of the same build have left in the directory",
+        kind="flag",
+    ),
+    Option(
         "clib-coverage-fail-under",
         "fail if less than this much of the lines, in percent, is covered",
         metavar="PERCENT",
@@ -229,6 +234,7 @@ class Options:
         suppressions: files for valgrind or LSan.
         coverage: directory for the pages of coverage.
         coverage_tests: whether it is told which tests reach a line.
+        coverage_append: whether earlier runs count, too.
         coverage_fail_under: percent of lines.
         coverage_sources: globs of source files that count.
     """
@@ -249,6 +255,7 @@ class Options:
     suppressions: tuple[Path, ...] = ()
     coverage: Path | None = None
     coverage_tests: bool = False
+    coverage_append: bool = False
     coverage_fail_under: float = 0.0
     coverage_sources: tuple[str, ...] = ()
 
@@ -310,6 +317,7 @@ def read(config: pytest.Config) -> Options:
         ),
         coverage=_folder(config, _text(config, "clib_coverage")),
         coverage_tests=_flag(config, "clib_coverage_tests"),
+        coverage_append=_flag(config, "clib_coverage_append"),
         coverage_fail_under=_percent(_text(config, "clib_coverage_fail_under")),
         coverage_sources=tuple(_list(config, "clib_coverage_source")),
     )

@@ -126,7 +126,7 @@ def _start_tool(early_config: pytest.Config) -> None:
     try:
         early = options.read_early(early_config)
         if early.coverage is not None:
-            coverage.prepare(early.coverage)
+            coverage.prepare(early.coverage, append=early.coverage_append)
         tool = None if supervisor.folder() else supervisor.wanted(early)
         if tool is None:
             return

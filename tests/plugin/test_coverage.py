@@ -180,3 +180,14 @@ def test_a_stripped_library_is_told(tmp_path):
     done, _ = run(tmp_path, library)
     assert done.returncode == 1
     assert "coverage" in done.stdout
+
+
+@pytest.mark.parametrize("kind", BUILDS)
+def test_runs_add_up_if_they_are_to(kind, tmp_path):
+    library = compile_to(tmp_path, *BUILDS[kind])
+    runs = [("test_big",), ("test_zero", "--clib-coverage-append"), ("test_fork",)]
+    missing = []
+    for name, *more in runs:
+        _, data = run(tmp_path, library, f"-k{name}", *more)
+        missing.append(missing_lines(data))
+    assert missing == [[4, 5, 6, 7, 8], [5, 7], [3, 6, 7, 8]]

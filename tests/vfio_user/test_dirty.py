@@ -583,3 +583,20 @@ def test_more_memory_than_can_be_logged(ctx, fds):
         dma_map(ctx, ctx.sock, n * size, size, fds.memfd(size))
     dirty_start(ctx, ctx.sock, expect=errno.ENOMEM)
     dirty_start(ctx, ctx.sock, 16 * PAGE_SIZE)
+
+
+@pytest.mark.extension
+def test_logging_of_many_regions(new_ctx, fds):
+    """Also of those that are not in memory, which have nothing to log."""
+    ctx = new_ctx()
+    setup_dma(ctx, max_regions=400)
+    setup_migration(ctx)
+    ctx.sock = serve(ctx)
+    memory = fds.memfd(PAGE_SIZE)
+    for n in range(300):
+        fd = memory if n % 50 == 0 else None
+        dma_map(ctx, ctx.sock, ADDR + n * PAGE_SIZE, PAGE_SIZE, fd)
+    dirty_start(ctx, ctx.sock)
+    for n in range(0, 300, 100):
+        touch(ctx, ADDR + n * PAGE_SIZE)
+    assert report(ctx, 300 * PAGE_SIZE) == {0, 100, 200}

@@ -8,6 +8,7 @@ import ctypes
 import errno
 import os
 import socket
+import threading
 
 import pytest
 
@@ -197,3 +198,57 @@ def test_logging_stops_while_a_write_is_under_way(device, faults, fds):
     dirty_stop(device, device.sock)
     dirty_start(device, device.sock)
     assert dirty_report(device, device.sock, ADDR, PAGE_SIZE) == set()
+
+
+def test_report_while_a_write_is_under_way(device, faults, fds):
+    """Pages that were dirty before are told; what is being written is told later."""
+    memory = fds.memfd(2 * PAGE_SIZE)
+    dma_map(device, device.sock, ADDR, 2 * PAGE_SIZE, memory, flags=FILE_IO)
+    dirty_start(device, device.sock)
+    buffer = ctypes.create_string_buffer(b"contents", 8)
+    first, second = (addr_to_sgl(device, ADDR + n * PAGE_SIZE, 8) for n in (0, 1))
+    ok(lib.vfu_sgl_write, device, first, 1, buffer, DIRECT)
+    seen = []
+
+    def slow(*args):
+        seen.append(dirty_report(device, device.sock, ADDR, 2 * PAGE_SIZE))
+        return mock.original(*args)
+
+    with faults.mock("pwrite", slow, prototype=PREAD) as mock:
+        ok(lib.vfu_sgl_write, device, second, 1, buffer, DIRECT)
+    seen.append(dirty_report(device, device.sock, ADDR, 2 * PAGE_SIZE))
+    assert seen == [{0}, {1}]
+
+
+def test_translation_at_full_speed_under_map_and_unmap(device, faults, fds):
+    """Two threads without a pause in between, while the client changes its memory."""
+    instance = pytest.importorskip("pytest_clib.script").instance
+    pages = 50
+    for n in range(pages):
+        dma_map(device, device.sock, ADDR + 2 * n * PAGE_SIZE, PAGE_SIZE)
+    entries = [sgl_array(1), sgl_array(1)]
+    instances = [{"sgl": ctypes.addressof(entry)} for entry in entries]
+    place = ADDR + 2 * (pages // 2) * PAGE_SIZE
+    translate = faults.script("translate").call(
+        lib.vfu_addr_to_sgl, device, place, 8, instance("sgl"), 1, PROT_READ, expect=1
+    )
+    done = threading.Event()
+
+    def churn():
+        while not done.is_set():
+            for n in (0, pages // 2 - 1, pages // 2 + 1, pages - 1):
+                at = ADDR + 2 * n * PAGE_SIZE
+                dma_unmap(device, device.sock, at, PAGE_SIZE)
+                dma_map(device, device.sock, at, PAGE_SIZE)
+
+    thread = threading.Thread(target=churn)
+    thread.start()
+    try:
+        result = translate.run(
+            times=100_000, threads=2, instances=instances, batch=1000
+        )
+    finally:
+        done.set()
+        thread.join()
+    assert result.operations == 200_000
+    assert {entry[0].dma_addr for entry in entries} == {place}

@@ -265,3 +265,18 @@ def test_callback_buffer_is_aligned_enough(ctx, sock, bar0):
     region_read(ctx, sock, BAR0, 0, 8)
     region_write(ctx, sock, BAR0, 0, bytes(8))
     assert [address % 8 for address in addresses] == [0, 0]
+
+
+def test_small_reads_after_large_ones(ctx):
+    """Room that one large reply took is given back after many small ones."""
+    region = RegionMemory(1 << 20)
+    region.memory[:] = bytes(range(256)) * 4096
+    setup_region(ctx, VFU_PCI_DEV_BAR2_REGION_IDX, 1 << 20, region)
+    sock = serve(ctx)
+    for _ in range(2):
+        data = region_read(ctx, sock, VFU_PCI_DEV_BAR2_REGION_IDX, 0, 1 << 16)
+        assert data == region.memory[: 1 << 16]
+        for n in range(300):
+            at = n * 4 + 1
+            data = region_read(ctx, sock, VFU_PCI_DEV_BAR2_REGION_IDX, at, 4)
+            assert data == region.memory[at : at + 4]

@@ -141,7 +141,7 @@ def test_function_level_reset_of_a_realized_device(ctx):
         *(errno.EBADF, errno.ENOMEM, errno.EEXIST, errno.ENOTDIR, errno.ENFILE),
         *(errno.EPIPE, errno.ENAMETOOLONG, errno.ENOMSG, errno.EPROTO),
         *(errno.EADDRINUSE, errno.ECONNRESET, errno.ENOTCONN, errno.ETIMEDOUT),
-        *(errno.ECONNREFUSED, errno.EPERM, errno.ENOSPC, errno.EIO),
+        *(errno.ECONNREFUSED, errno.EPERM, errno.ENOSPC, errno.EROFS),
     ],
     ids=error_name,
 )

@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import errno
 import os
+import resource
 import socket
 import threading
 
@@ -647,3 +648,40 @@ def test_no_transfer_over_a_connection_that_died(device, start):
     write(device, 0, b"data", expect=errno.ENOTCONN)
     assert device.reset.count == 0
     run(device, errno.ENOTCONN)
+
+
+@pytest.mark.extension
+def test_client_left_before_the_command(device, start):
+    start().stop()
+    read(device, 0, 4, expect=errno.ENOTCONN)
+
+
+@pytest.mark.extension
+def test_descriptors_of_a_request_that_crosses_are_lost(device, client, fds):
+    """There was no room for them when its beginning came: it fails as a whole."""
+    memory = fds.memfd(PAGE_SIZE)
+    client.before = MAP[20:]
+    ring = frame(VFIO_USER_REGION_WRITE, RING, msg_id=0x7000)
+    send_bytes(device.main, ring + MAP[:20], [memory])
+    with no_descriptors_left():
+        assert run(device) == 1
+    assert device.fetched == [b"descript"]
+    assert not is_mapped(device, ELSEWHERE)
+    assert client.ids() == [0x7000, 0x7002]
+
+
+@contextlib.contextmanager
+def no_descriptors_left():
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = [os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)]
+    highest = max(open_fds())
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1, limits[1]))
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                taken.append(os.dup(taken[0]))
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for fd in taken:
+            os.close(fd)
