@@ -202,7 +202,7 @@ def evaluate(
         folder: the directory of ``--clib-coverage``.
         libraries: paths of the libraries under test.
         patterns: source files that count, as globs; without any, all that are below a
-            directory that someone may edit.
+            directory that someone may edit. Those of a glob behind ``!`` never count.
         by_test: tell which tests reach a line, too.
 
     Raises:
@@ -245,7 +245,10 @@ def evaluate(
 
 
 def _counts(file: str, patterns: Sequence[str]) -> bool:
-    if patterns:
+    out = [pattern[1:] for pattern in patterns if pattern.startswith("!")]
+    if any(fnmatch.fnmatch(file, pattern) for pattern in out):
+        return False
+    if len(out) < len(patterns):
         return any(fnmatch.fnmatch(file, pattern) for pattern in patterns)
     foreign = ("/rustc/", "/.cargo/", "/usr/include/", "/.rustup/", "/usr/lib/")
     return not any(part in file for part in foreign) and Path(file).exists()

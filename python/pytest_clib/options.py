@@ -144,7 +144,7 @@ TABLE: tuple[Option, ...] = (
     ),
     Option(
         "clib-coverage-source",
-        "which source files count, as a glob (repeatable; all but installed ones)",
+        "which source files count, as a glob (repeatable; all but installed ones); !GLOB: which do not",
         kind="list",
         metavar="GLOB",
     ),

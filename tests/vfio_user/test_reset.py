@@ -139,7 +139,7 @@ def test_function_level_reset_of_a_realized_device(ctx):
     "number",
     [
         *(errno.EBADF, errno.ENOMEM, errno.EEXIST, errno.ENOTDIR, errno.ENFILE),
-        *(errno.EPIPE, errno.ENAMETOOLONG, errno.ENOMSG, errno.EPROTO),
+        *(errno.EPIPE, errno.ENAMETOOLONG, errno.ENOMSG, errno.EPROTO, errno.ENOBUFS),
         *(errno.EADDRINUSE, errno.ECONNRESET, errno.ENOTCONN, errno.ETIMEDOUT),
         *(errno.ECONNREFUSED, errno.EPERM, errno.ENOSPC, errno.EROFS),
     ],

@@ -72,6 +72,7 @@ impl Errno {
             libc::ENAMETOOLONG => "ENAMETOOLONG",
             libc::ENOMSG => "ENOMSG",
             libc::EPROTO => "EPROTO",
+            libc::ENOBUFS => "ENOBUFS",
             libc::ENOTSUP => "ENOTSUP",
             libc::EADDRINUSE => "EADDRINUSE",
             libc::ECONNRESET => "ECONNRESET",

@@ -362,7 +362,7 @@ function coverage() {
     el("td", { class: "name" }, el("button", { type: "button", class: "mono", onclick: () => open(file) }, file.file)),
     el("td", {}, el("span", { class: "meter", "aria-hidden": "true" }, el("i", { style: `width:${(100 * file.covered) / Math.max(file.lines, 1)}%` }))),
     el("td", {}, percent(file.covered, file.lines)), el("td", {}, plain(file.lines)), el("td", {}, plain(file.lines - file.covered))));
-  section("coverage", "Coverage", `${percent(cover.covered, cover.lines)} of ${plain(cover.lines)} lines`, el("div", { class: "scroll" }, el("table", {}, el("thead", {}, el("tr", {},
+  section("coverage", "Coverage", `${percent(cover.covered, cover.lines)} of ${plain(cover.lines)} lines` + (cover.left_out ? `; ${plain(cover.left_out)} more are in no function of the library` : ""), el("div", { class: "scroll" }, el("table", {}, el("thead", {}, el("tr", {},
     ...["File", "", "Covered", "Lines", "Missing"].map((title) => el("th", { scope: "col" }, title)))), el("tbody", {}, ...rows))), el("p"), source);
 }
 
