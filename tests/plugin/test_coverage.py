@@ -50,6 +50,7 @@ def run(folder, library, *args, suite=SUITE):
     report = folder / "report.json"
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path[1:])}
     environ.pop("PYTEST_ADDOPTS", None)
+    environ.pop("PYTEST_XDIST_WORKER", None)  # these sessions have no controller
     done = subprocess.run(
         [
             *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider"),
