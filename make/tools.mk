@@ -6,7 +6,7 @@ RUST_TARGET ?= x86_64-unknown-linux-gnu
 
 .PHONY: valgrind
 valgrind: $(if $(LIB),,build) $(VENV)/.plugin ## the suite under memcheck (TOOL=helgrind for races; LIB=other.so ARGS=...)
-	$(call TOOLS_SUITE,$(SUITE_LIB)) --clib-valgrind=$(or $(TOOL),memcheck) $(ARGS)
+	$(call TOOLS_SUITE,$(SUITE_LIB)) --clib-valgrind=$(or $(TOOL),memcheck) -o faulthandler_timeout=0 $(ARGS)
 
 # A library of another build may be named; without one, ours is built by nightly with ASAN.
 ASAN_LIB = $(if $(LIB),$(abspath $(LIB)),$(CARGO_TARGET_DIR)/asan/$(RUST_TARGET)/debug/libvfio_user.so)

@@ -1,15 +1,13 @@
 """gcov's coverage, as gcc and clang write it with ``--coverage``.
 
-gcc keeps only what writes the counters at the end of the process, and that works once. So after
-each test a forked child writes them, to a directory of its own, and a test's share is what has
-grown since the files before. Where the library has the functions to write and reset at any time
-(clang; gcc if the library uses them), the same way is taken: it is cheap, and one way is enough.
-
-A forked child counts from zero, and what it writes is added to what other children have written.
+The function that writes the counters works once in a process where it is gcc's, so after each test
+a forked copy calls it, and the counters are set to zero where they lie: symbol tables have both, also
+where they are hidden from other libraries. What is written to a directory is added to what is there.
 """
 
 from __future__ import annotations
 
+import concurrent.futures
 import ctypes
 import json
 import os
@@ -20,47 +18,67 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from . import elf_symbols
 
-_COUNTER = re.compile(r"__gcov\d+\.|__llvm_gcov_ctr(\.|$)")
 _WRITERS = ("__gcov_dump", "__gcov_exit", "llvm_writeout_files")
+_COUNTER = re.compile(r"__gcov\d+[._]|__llvm_gcov_ctr")
 _ROW = re.compile(r"\s*(?P<count>[-#=\d]+\*?):\s*(?P<line>\d+):(?P<text>.*)")
+_BATCH = 100  # files that gcov is given at once
 Lines = dict[str, dict[int, int]]
 
 
 class Counters:
-    """The counters of one loaded library."""
+    """The counters of one loaded library.
 
-    def __init__(self, address: int, places: list[tuple[int, int]], raw: Path) -> None:
+    Attributes:
+        flush: address of the function that writes them to where ``GCOV_PREFIX`` says.
+    """
+
+    def __init__(
+        self, address: int, counters: Sequence[tuple[int, int]], raw: Path
+    ) -> None:
+        self.flush = address
         self._write = ctypes.CFUNCTYPE(None)(address)
-        self._places = places
+        self._counters = counters
         self._raw = raw
-        self._is_child = False
         self._writing = False
+        self._left = raw / left(os.getpid())
+        self._number = 0
 
-    def reset(self) -> None:
-        """Begin at zero, in a forked child."""
-        if self._writing:
-            return
-        self._is_child = True
-        for address, size in self._places:
-            ctypes.memset(address, 0, size)
-
-    def write(self, name: str, *, add: bool = False) -> None:  # noqa: ARG002 (gcov adds)
-        """Write what has been counted since the process began."""
-        if not self._is_child:
-            shutil.rmtree(self._raw / name, ignore_errors=True)  # what is there is less
+    def write(self, name: str) -> None:
+        """Add to a directory, and begin again at zero."""
+        if self._left.exists():  # written when a forked child ended
+            self._number += 1
+            self._left.rename(f"{self._raw / name}-left-{os.getpid()}-{self._number}")
         self._writing = True
         child = os.fork()
         if child:
-            self._writing = False
             os.waitpid(child, 0)
+            self._writing = False
+            self.reset()
             return
         try:
-            os.environ["GCOV_PREFIX"] = str(self._raw / name)
-            self._write()
+            self.leave(name)
         finally:
             os.kill(os.getpid(), 9)  # nothing else of the process may run again
+
+    def leave(self, name: str) -> None:
+        """Add to a directory, for the last time in this process."""
+        os.environ["GCOV_PREFIX"] = str(self._raw / name)
+        self._write()
+
+    def reset(self) -> None:
+        """Begin again at zero."""
+        if not self._writing:
+            for address, size in self._counters:
+                ctypes.memset(address, 0, size)
+
+
+def left(process: int) -> str:
+    """Where counters go that are written at the end of ``process``, whatever that is."""
+    return f"now-{process}-0"
 
 
 def open_counters(
@@ -70,22 +88,21 @@ def open_counters(
     del path
     for name in _WRITERS:
         if name in names.defined:
-            places = [
+            counters = [
                 (bias + address, size)
                 for symbol, address, size in names.variables
                 if _COUNTER.match(symbol)
             ]
-            return Counters(bias + names.defined[name], places, raw)
+            if not counters:
+                return None
+            return Counters(bias + names.defined[name], counters, raw)
     return None
 
 
 def collect(
-    path: str,
-    raw: Path,
-    *,
-    by_test: bool,  # noqa: ARG001 (it is known anyway)
+    paths: Sequence[str], raw: Path, *, by_test: bool
 ) -> tuple[Lines, Lines, dict[str, Lines]]:
-    """Lines of the library, none that are not in it, and those of each test.
+    """Lines of the libraries, none that are not in them, and those of each test.
 
     Raises:
         ValueError: the tool is missing, or the files of the build are.
@@ -94,71 +111,92 @@ def collect(
 
     whole: Lines = {}
     tests: dict[str, Lines] = {}
-    before: dict[str, Lines] = {}  # by process
-    marks = sorted(
-        tests_of(raw), key=lambda mark: [int(n) for n in re.findall(r"\d+", mark[0])]
-    )
-    for stem, test in marks:
-        process = stem.partition("-")[0]
-        forked = stem.endswith("-fork")
-        for folder in sorted(raw.glob(f"{stem}-[0-9]*")):
-            if not folder.is_dir():
-                continue
-            now = _read(folder, path)
-            last = {} if forked else before.get(process, {})
-            into = tests.setdefault(test, {})
-            for file, hits in now.items():
-                known = last.get(file, {})
+    test_of = dict(tests_of(raw)) if by_test else {}
+    files = {
+        file: test_of.get(folder.name, test_of.get(_stem(folder.name), ""))
+        for folder in sorted(raw.iterdir())
+        if folder.is_dir()
+        for file in sorted(folder.rglob("*.gcda"))
+    }
+    if not files:
+        raise ValueError(f"{' and '.join(paths)} wrote no counters")
+    for file, lines in _read(list(files), raw).items():
+        for into in (whole, tests.setdefault(files[file], {})):
+            for source, hits in lines.items():
+                known = into.setdefault(source, {})
                 for line, count in hits.items():
-                    more = max(count - known.get(line, 0), 0)
-                    for lines in (into, whole):
-                        have = lines.setdefault(file, {})
-                        have[line] = have.get(line, 0) + more
-            if not forked:
-                before[process] = now
-    if not whole:
-        raise ValueError(f"{path} wrote no counters")
+                    known[line] = known.get(line, 0) + count
     return whole, {}, tests
 
 
-def _read(folder: Path, path: str) -> Lines:
-    """What gcov says of the counters below a directory."""
-    data = sorted(folder.rglob("*.gcda"))
-    for file in data:
-        notes = Path("/", file.relative_to(folder)).with_suffix(".gcno")
+def _stem(name: str) -> str:
+    """What marks the test, in ``PROCESS-NUMBER[-fork]-LIBRARY[-left-..]``."""
+    found = re.match(r"(now-\d+|\d+-\d+(-fork)?)-\d", name)
+    return found[1] if found else name
+
+
+def _read(files: Sequence[Path], raw: Path) -> dict[Path, Lines]:
+    """What gcov says of each file of counters."""
+    # Names are relative to where the compiler ran, as a rule that of the notes.
+    groups: dict[tuple[Path, tuple[str, ...]], list[Path]] = {}
+    for file in files:
+        below = file.relative_to(raw)
+        notes = Path("/", *below.parts[1:]).with_suffix(".gcno")
         if not notes.exists():
             raise ValueError(
-                f"{path}: {notes} is missing; keep what the compiler wrote beside the objects"
+                f"{notes} is missing; keep what the compiler wrote beside the objects, "
+                "where it wrote them"
             )
         link = file.with_suffix(".gcno")
         if not link.exists():
             link.symlink_to(notes)
-    lines: Lines = {}
-    for file in data:
-        # Names are relative to where the compiler ran, as a rule that of the notes.
-        notes = file.with_suffix(".gcno").resolve().parent
-        command = _tool(file)
-        done = subprocess.run(
-            [*command, str(file)],
-            cwd=notes,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        try:
-            if done.returncode or not done.stdout:
-                raise ValueError(  # noqa: TRY301
-                    (done.stderr.strip().splitlines() or ["no reason given"])[0]
-                )
-            read = _parse_json if "--json-format" in command else _parse
-            read(done.stdout, notes, lines)
-        except ValueError as error:
-            raise ValueError(f"{path}: {command[0]}: {error}") from None
-    return lines
+        command = tuple(_tool(file))
+        groups.setdefault((notes.resolve().parent, command), []).append(file)
+    jobs = []
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        for (folder, command), members in groups.items():
+            size = 1 if "-t" in command else _BATCH
+            jobs += [
+                pool.submit(_run, command, members[at : at + size], folder)
+                for at in range(0, len(members), size)
+            ]
+    read: dict[Path, Lines] = {}
+    reason = ""
+    for job in jobs:
+        lines, said = job.result()
+        read.update(lines)
+        reason = reason or said
+    if not read:
+        raise ValueError(f"{reason}; is the tool of the compiler's version?")
+    return read
+
+
+def _run(
+    command: Sequence[str], files: Sequence[Path], folder: Path
+) -> tuple[dict[Path, Lines], str]:
+    """The lines of each file that can be read, and why one cannot, if so."""
+    done = subprocess.run(
+        [*command, *map(str, files)],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if (done.returncode or not done.stdout) and len(files) > 1:
+        # A process may have been killed while it wrote one of them.
+        parts = [_run(command, [file], folder) for file in files]
+        lines = {file: found for part, _ in parts for file, found in part.items()}
+        return lines, next((said for _, said in parts if said), "")
+    if done.returncode or not done.stdout:
+        said = (done.stderr.strip().splitlines() or ["no reason given"])[0]
+        return {}, f"{Path(command[0]).name}: {said}"
+    if "-t" in command:
+        return {files[0]: _parse(done.stdout, folder)}, ""
+    return _parse_json(done.stdout, folder), ""
 
 
 def _tool(file: Path) -> list[str]:
-    """Gcov for files of gcc, ``llvm-cov gcov`` for those of clang."""
+    """Gcov for files of gcc, ``llvm-cov gcov`` for those of clang, which say 4.x of gcc."""
     with file.open("rb") as opened:
         version = opened.read(8)[4:][::-1]
     name = "llvm-cov" if version.startswith(b"40") else "gcov"
@@ -173,7 +211,8 @@ def _tool(file: Path) -> list[str]:
     return [program, "--json-format", "--stdout"]
 
 
-def _parse(text: str, folder: Path, lines: Lines) -> None:
+def _parse(text: str, folder: Path) -> Lines:
+    lines: Lines = {}
     current: dict[int, int] = {}
     for row in text.splitlines():
         match = _ROW.match(row)
@@ -188,13 +227,17 @@ def _parse(text: str, folder: Path, lines: Lines) -> None:
             count = match["count"].rstrip("*")
             hits = int(count) if count.isdigit() else 0
             current[number] = current.get(number, 0) + hits
+    return lines
 
 
-def _parse_json(text: str, folder: Path, lines: Lines) -> None:
+def _parse_json(text: str, folder: Path) -> dict[Path, Lines]:
+    read: dict[Path, Lines] = {}
     for unit in map(json.loads, text.splitlines()):
         where = Path(folder, unit.get("current_working_directory", ""))
+        lines = read.setdefault(Path(unit["data_file"]), {})
         for entry in unit["files"]:
             current = lines.setdefault(os.path.normpath(where / entry["file"]), {})
             for line in entry["lines"]:
                 number = line["line_number"]
                 current[number] = current.get(number, 0) + line["count"]
+    return read

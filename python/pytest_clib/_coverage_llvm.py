@@ -1,8 +1,9 @@
 """LLVM's source-based coverage: counters of the runtime in the library, files of its tools.
 
 The runtime's only function that every library has is the one that writes; it is hidden, and is called
-by its address from the symbol table. The name of the file was chosen when the library was loaded, so
-each file is renamed at once; the counters are set to zero where they lie. The tools must not be older than the compiler, so the newest is taken.
+by its address from the symbol table. The name of the file was chosen when the library was loaded, so each file is renamed
+at once (what is there under the old name was written when a process ended, and is kept); the counters are set to zero where they
+lie. The tools must not be older than the compiler, so the newest is taken.
 
 The compiler describes all functions of its sources, also those that the linker left out of the library because
 nothing there calls them (the rest of a Rust crate, inline functions of headers). They have no counters. Their
@@ -23,6 +24,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from . import elf_symbols
 
 _WRITE = "__llvm_profile_write_file"
@@ -32,32 +35,54 @@ Lines = dict[str, dict[int, int]]
 
 
 class Counters:
-    """The counters of one loaded library."""
+    """The counters of one loaded library.
+
+    Attributes:
+        flush: address of the function that writes them to the name chosen at loading.
+    """
 
     def __init__(self, bias: int, names: elf_symbols.Names, raw: Path) -> None:
         self._raw = raw
-        self._write = ctypes.CFUNCTYPE(ctypes.c_int)(bias + names.defined[_WRITE])
+        self.flush = bias + names.defined[_WRITE]
+        self._write = ctypes.CFUNCTYPE(ctypes.c_int)(self.flush)
         address, self._size = names.sections[_COUNTERS]
         self._address = bias + address
         self._loaded_in = os.getpid()  # the runtime puts it into the name once
+        self._name: Path | None = None
+        self._left = 0
 
-    def write(self, name: str, *, add: bool = False) -> None:
-        """Write to a file, or add to it, and begin again at zero."""
+    def write(self, name: str) -> None:
+        """Add to a file, and begin again at zero."""
         # A forked child writes to the same name, which may be renamed under its hands.
         with (self._raw / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             file = self._raw / f"{name}.profraw"
-            before = set(self._raw.glob(f"now-{self._loaded_in}-*.profraw"))
-            if add and file.exists() and self._name is not None:
+            self._put_aside(name)
+            if file.exists() and self._name is not None:
                 file.rename(self._name)
             self._write()
-            after = set(self._raw.glob(f"now-{self._loaded_in}-*.profraw"))
-            for written in after - before:
+            for written in self._written():
                 self._name = written
-                written.rename(file)
+                if file.exists():  # it was not known what to add to
+                    self._put_aside(name)
+                else:
+                    written.rename(file)
         self.reset()
 
-    _name: Path | None = None
+    leave = write
+
+    def _written(self) -> list[Path]:
+        """What the runtime wrote, and is under its own name yet."""
+        if self._name is None:
+            return sorted(self._raw.glob(f"now-{self._loaded_in}-*.profraw"))
+        return [self._name] if self._name.exists() else []
+
+    def _put_aside(self, name: str) -> None:
+        """Keep what was written when a process ended, as a forked child that crashed."""
+        for old in self._written():
+            self._left += 1
+            stem = f"{name}-left-{os.getpid()}-{self._left}"
+            old.rename(self._raw / f"{stem}.profraw")
 
     def reset(self) -> None:
         """Begin again at zero."""
@@ -75,29 +100,29 @@ def open_counters(
 
 
 def collect(
-    path: str, raw: Path, *, by_test: bool
+    paths: Sequence[str], raw: Path, *, by_test: bool
 ) -> tuple[Lines, Lines, dict[str, Lines]]:
-    """Lines of the library, those of functions that are not in it, and those of each test.
+    """Lines of the libraries, those of functions that are not in them, and those of each test.
 
     Raises:
         ValueError: the tools are missing, or do not understand the files.
     """
     everything = sorted(map(str, raw.glob("*.profraw")))
     if not everything:
-        raise ValueError(f"{path} wrote no counters")
-    profdata, cov = _fitting(_tools(), path, everything[0], raw)
+        raise ValueError(f"{' and '.join(paths)} wrote no counters")
+    tools = _fitting(_tools(), paths[0], everything[0], raw)
     groups: dict[str, list[str]] = {}
     for mark in raw.glob("*.test") if by_test else ():
         test = mark.read_text(encoding="utf-8")
         files = map(str, raw.glob(f"{mark.stem}-[0-9]*.profraw"))
         groups.setdefault(test, []).extend(files)
     data = raw / "all.profdata"
-    whole = _lines(profdata, cov, path, everything, data)
-    absent = _absent(profdata, cov, path, data)
+    whole = _lines(tools, paths, everything, data)
+    absent = _absent(tools, paths, data)
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         done = {
             test: pool.submit(
-                _lines, profdata, cov, path, files, raw / f"test-{number}.profdata"
+                _lines, tools, paths, files, raw / f"test-{number}.profdata"
             )
             for number, (test, files) in enumerate(groups.items())
             if test and files
@@ -106,23 +131,35 @@ def collect(
     return *_split(whole, absent), tests
 
 
-def _lines(profdata: str, cov: str, path: str, files: list[str], out: Path) -> Lines:
+def _lines(
+    tools: tuple[str, str], paths: Sequence[str], files: list[str], out: Path
+) -> Lines:
     from .coverage import read_lcov  # noqa: PLC0415 (the other way round, too)
 
+    profdata, cov = tools
     listed = out.with_suffix(".files")
     listed.write_text("\n".join(files), encoding="utf-8")
     merge = [profdata, "merge", "--failure-mode=all", "-f", str(listed)]
-    _run([*merge, "-o", str(out)], path)
-    export = [cov, "export", "-format=lcov"]
-    return read_lcov(_run([*export, f"-instr-profile={out}", path], path))
+    _run([*merge, "-o", str(out)], paths[0])
+    export = [cov, "export", "-format=lcov", f"-instr-profile={out}"]
+    return read_lcov(_run([*export, *_objects(paths)], paths[0]))
 
 
-def _absent(profdata: str, cov: str, path: str, data: Path) -> dict[str, set[int]]:
-    """Lines of functions that have no counters in the library, and of no others, by file."""
-    shown = _run([profdata, "show", "--all-functions", str(data)], path)
+def _objects(paths: Sequence[str]) -> list[str]:
+    return [paths[0], *(f"-object={path}" for path in paths[1:])]
+
+
+def _absent(
+    tools: tuple[str, str], paths: Sequence[str], data: Path
+) -> dict[str, set[int]]:
+    """Lines of functions that have no counters in the libraries, and of no others, by file."""
+    profdata, cov = tools
+    shown = _run([profdata, "show", "--all-functions", str(data)], paths[0])
     counted = set(re.findall(r"^  (\S.*):$", shown, re.MULTILINE))
     export = [cov, "export", "-format=text", "-skip-expansions"]
-    described = json.loads(_run([*export, f"-instr-profile={data}", path], path))
+    described = json.loads(
+        _run([*export, f"-instr-profile={data}", *_objects(paths)], paths[0])
+    )
     present: dict[str, set[int]] = {}
     absent: dict[str, set[int]] = {}
     for function in described["data"][0]["functions"]:

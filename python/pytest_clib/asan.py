@@ -26,7 +26,7 @@ import pytest
 
 from . import _asan_report, elf_symbols, places
 from .findings import Finding, Kind, Place
-from .valgrind import INTERPRETER, OURS, died
+from .valgrind import INTERPRETER, OURS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -78,6 +78,7 @@ class Tool:
             ":detect_stack_use_after_return=1:allocator_may_return_null=1:log_exe_name=0"
         )
         environ = {
+            "PYTHONMALLOC": "malloc",
             "ASAN_OPTIONS": _join(os.environ.get("ASAN_OPTIONS"), asan),
             "UBSAN_OPTIONS": _join(
                 os.environ.get("UBSAN_OPTIONS"), f"{common}:print_stacktrace=1"
@@ -244,14 +245,13 @@ class Asan:
         self._look_for_leaks()
         return self._findings(self._new(), "")
 
-    def explain(self, test: str, status: int, process: int) -> list[Finding]:
+    def explain(self, test: str, process: int) -> list[Finding]:
         """What process ``process`` said in ``test`` before it died."""
         told = self._folder / f"told.{process}"
         offset = int(told.read_text()) if told.exists() else 0
         path = self._folder / f"sanitizer.{process}"
         data = path.read_bytes()[offset:] if path.exists() else b""
-        found = self._findings(data.decode(errors="replace"), test)
-        return found or [died(self._run, test, status)]
+        return self._findings(data.decode(errors="replace"), test)
 
     def _look_for_leaks(self) -> None:
         try:

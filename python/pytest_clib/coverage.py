@@ -2,21 +2,23 @@
 
 Two kinds of builds, told apart by their symbols: gcov's (``--coverage`` of gcc and clang) and
 LLVM's (``-fprofile-instr-generate -fcoverage-mapping`` of clang, ``-C instrument-coverage`` of
-rustc). After each test the counters are written and set to zero, so that a crash loses the
-counts of one test at most; with ``--clib-coverage-tests`` to a file of their own, so that it is
-known which tests reach a line. Forked
-children (torture, the tests' own) write theirs when they end. At the end the tools of the
-compiler read the files; what they say becomes ``DIR/index.html``, ``DIR/coverage.lcov`` and
-one number.
+rustc). After each test the counters are written and set to zero; with
+``--clib-coverage-tests`` to a file of their own, so that it is known which tests reach a line.
+Forked children (torture, the tests' own) write theirs when they end, and any process when a
+signal or a time limit ends it (native: ``flush_at_end``); only what is killed from outside
+loses some. At the end the tools of the compiler read the files; what they say becomes
+``DIR/index.html``, ``DIR/coverage.lcov`` and one number.
 
 Collection is where tests are executed, evaluation where the terminal is.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import fnmatch
 import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -26,7 +28,7 @@ from . import _coverage_gcov, _coverage_llvm, elf_symbols
 from .report import read_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from .findings import Finding
     from .run import Run
@@ -39,15 +41,22 @@ Lines = dict[str, dict[int, int]]  # file, line, how often it ran
 
 
 class Counters(Protocol):
-    """The counters of one loaded library."""
+    """The counters of one loaded library.
 
-    def write(self, name: str, *, add: bool = False) -> None:
-        """Write them to a file that ``name`` marks, and begin again at zero.
+    Attributes:
+        flush: address of a function that writes them when a process dies.
+    """
 
-        Args:
-            name: the stem of the file.
-            add: add to what other processes have written there.
-        """
+    flush: int
+
+    def write(self, name: str) -> None:
+        """Add to a file or directory that ``name`` marks, and begin again at zero."""
+
+    def leave(self, name: str) -> None:
+        """The same, in a process that ends at once."""
+
+    def reset(self) -> None:
+        """Begin again at zero."""
 
 
 class Coverage:
@@ -57,7 +66,7 @@ class Coverage:
         self._run = run
         self._by_test = by_test
         self._raw = folder / "raw"
-        self._counters: dict[str, Counters] = {}
+        self._counters: dict[str, Counters | None] = {}
         self._number = 0
         self._test = ""
         self._pid = os.getpid()
@@ -67,17 +76,23 @@ class Coverage:
 
     def start_test(self, test: str) -> None:
         """A test begins: what ran since the last was import or fixtures of wider scope."""
-        if os.getpid() == self._pid:
-            self._find()
-            self._write("")
+        if os.getpid() != self._pid:
+            return
+        self._find()
+        self._write("")
         self._test = test
+        if self._by_test:  # whose the counters are that a crash leaves
+            self._mark(f"now-{self._pid}", test)
 
     def end_test(self, test: str) -> list[Finding]:
-        """A test has ended. A forked child writes once, when it leaves."""
-        if os.getpid() == self._pid:
-            self._find()
-            self._write(test)
-            self._test = ""
+        """A test has ended; in a copy of the process, that is written when it ends, too."""
+        if os.getpid() != self._pid:
+            return []
+        self._find()
+        self._write(test)
+        self._test = ""
+        if self._by_test:
+            self._mark(f"now-{self._pid}", "")
         return []
 
     def finish(self) -> list[Finding]:
@@ -85,56 +100,73 @@ class Coverage:
         self._find()
         self._write("")
         os._exit = self._leave
+        if self._open():
+            self._run.native.crash_uninstall()
         return []
 
     def _exit(self, status: int) -> None:
         """A forked child ends without exit handlers: write what it counted."""
         if os.getpid() != self._pid:
             # All children of a test add to one file: torture has thousands.
-            self._save(f"{self._pid}-{self._number}-fork", self._test, add=True)
+            stem = f"{self._pid}-{self._number}-fork"
+            with self._unseen():
+                for index, counters in enumerate(self._open()):
+                    counters.leave(f"{stem}-{index}")
+            if self._by_test:
+                self._mark(stem, self._test)
         self._leave(status)
 
+    def _open(self) -> list[Counters]:
+        return [counters for counters in self._counters.values() if counters]
+
     def _find(self) -> None:
+        before = len(self._counters)
         for library in self._run.libraries:
             if library.path not in self._counters:
                 names = elf_symbols.read(library.path)
-                counters = _open(
+                self._counters[library.path] = _open(
                     kind_of(names), library.path, library.bias, names, self._raw
                 )
-                if counters is not None:
-                    self._counters[library.path] = counters
+        if len(self._counters) > before and self._open():
+            native = self._run.native
+            native.flush_at_end([counters.flush for counters in self._open()])
+            native.crash_install()
 
     def _write(self, test: str) -> None:
         self._number += self._by_test
-        self._save(f"{self._pid}-{self._number}", test, add=not self._by_test)
+        stem = f"{os.getpid()}-{self._number}"
+        with self._unseen():
+            for index, counters in enumerate(self._open()):
+                counters.write(f"{stem}-{index}")
+        if self._by_test:
+            self._mark(stem, test)
 
-    def _save(self, stem: str, test: str, *, add: bool) -> None:
-        """Write all counters, unobserved.
-
-        What writes them is part of the library, but its calls are not the library's own,
-        which are counted and made to fail.
-        """
-        enabled = self._run.native.set_enabled(False)
+    @contextlib.contextmanager
+    def _unseen(self) -> Iterator[None]:
+        """What the compiler's runtime calls is not the library's to count, or to make fail."""
+        native = self._run.native
+        before = native.set_enabled(False)
         try:
-            for index, counters in enumerate(self._counters.values()):
-                counters.write(f"{stem}-{index}", add=add)
-            (self._raw / f"{stem}.test").write_text(test, encoding="utf-8")
+            yield
         finally:
-            self._run.native.set_enabled(enabled)
+            native.set_enabled(before)
+
+    def _mark(self, stem: str, test: str) -> None:
+        """Note whose counters are in the files whose names begin so."""
+        (self._raw / f"{stem}.test").write_text(test, encoding="utf-8")
 
     def _forked(self) -> None:
         """A child's counters are its own from here on: the parent writes what was before."""
-        for counters in self._counters.values():
-            reset = getattr(counters, "reset", None)
-            if reset is not None:
-                reset()
+        for counters in self._open():
+            counters.reset()
 
 
 def kind_of(names: elf_symbols.Names) -> str:
     """``llvm``, ``gcov``, or ``""``."""
-    if names.has("__llvm_profile_") or "__llvm_prf_cnts" in names.sections:
+    # Functions named __llvm_profile_.. are in clang's builds with gcov's counters, too.
+    if "__llvm_prf_cnts" in names.sections:
         return "llvm"
-    if names.has("__gcov_|llvm_gcov_"):
+    if names.has("__gcov|llvm_gcov_|__llvm_gcov_"):
         return "gcov"
     return ""
 
@@ -149,29 +181,29 @@ def _open(
     return None
 
 
-def prepare(folder: Path, *, append: bool = False) -> None:
+def prepare(folder: Path, *, fresh: bool) -> None:
     """Make the directory ready, before a library is loaded.
 
     Args:
         folder: the directory of ``--clib-coverage``.
-        append: keep what earlier runs have left there.
+        fresh: a session begins, so that what is there is of an earlier one.
 
     Raises:
         pytest.UsageError: it cannot be written.
     """
     raw = folder / "raw"
     try:
+        if fresh:
+            shutil.rmtree(raw, ignore_errors=True)
         raw.mkdir(parents=True, exist_ok=True)
-        # The controller of xdist's workers has done so already.
-        if not append and "PYTEST_XDIST_WORKER" not in os.environ:
-            for old in raw.rglob("*"):
-                if old.is_file() or old.is_symlink():
-                    old.unlink()
     except OSError as error:
-        raise pytest.UsageError(f"--clib-coverage={folder}: {error.strerror}") from None
-    # Where counters go that are written by exit handlers.
+        raise pytest.UsageError(
+            f"--clib-coverage={folder}: {error.strerror or error}"
+        ) from None
+    # Where counters go that are written when a process ends, also one that is no pytest.
     os.environ["LLVM_PROFILE_FILE"] = str(raw / _coverage_llvm.PATTERN)
-    os.environ["GCOV_PREFIX"] = str(raw / "exit")
+    os.environ["GCOV_PREFIX"] = str(raw / _coverage_gcov.left(os.getpid()))
+    os.environ.pop("GCOV_PREFIX_STRIP", None)
 
 
 @dataclasses.dataclass
@@ -212,12 +244,21 @@ def evaluate(
     tests: dict[str, Lines] = {}
     whole: Lines = {}
     outside: Lines = {}
-    kinds = {path: kind_of(elf_symbols.read(path)) for path in libraries}
-    for path, kind in kinds.items():
-        module = {"llvm": _coverage_llvm, "gcov": _coverage_gcov}.get(kind)
-        if module is None:
+    kinds: dict[str, list[str]] = {}
+    for path in libraries:
+        names = elf_symbols.read(path)
+        kind = kind_of(names)
+        if not kind:
             raise ValueError(f"{path} was not built for coverage; {HOW}")
-        inside, others, of_tests = module.collect(path, raw, by_test=by_test)
+        if _open(kind, path, 0, names, raw) is None:
+            raise ValueError(
+                f"{path} is stripped, so that its counters cannot be found; leave out "
+                "-s and strip"
+            )
+        kinds.setdefault(kind, []).append(path)
+    for kind, paths in kinds.items():
+        module = {"llvm": _coverage_llvm, "gcov": _coverage_gcov}[kind]
+        inside, others, of_tests = module.collect(paths, raw, by_test=by_test)
         _add(whole, inside)
         _add(outside, others)
         for test, lines in of_tests.items():
@@ -320,6 +361,6 @@ def read_lcov(text: str) -> Lines:
 
 
 def tests_of(raw: Path) -> Iterable[tuple[str, str]]:
-    """(stem of the raw files, test) of every time that counters were written."""
+    """(stem of raw files, test) of every time that counters were written."""
     for path in sorted(raw.glob("*.test")):
         yield path.stem, path.read_text(encoding="utf-8")

@@ -102,6 +102,11 @@ class Display:
         if "clib" in output:
             self.take_output(output["clib"])
 
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_handlecrashitem(self, report: pytest.TestReport) -> None:
+        """A worker of pytest-xdist died in a test."""
+        report.__dict__["clib_crashed"] = True
+
     def take_output(self, output: dict[str, Any]) -> None:
         """Take what belongs to no test from a process that executed some."""
         for fields in output["libraries"]:

@@ -63,6 +63,12 @@ def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(display, "clib-display")
         config.pluginmanager.register(scripts.ScriptTable(), "clib-script-table")
+    if chosen.tool and _is_controller(config):
+        from . import supervisor, workers
+
+        tool = supervisor.wanted(chosen)
+        if tool is not None:
+            config.pluginmanager.register(workers.UnderTool(tool), "clib-workers")
     if module is not None and not _is_controller(config):
         _register_checks(config, chosen, module, display)
 
@@ -121,13 +127,21 @@ def _start_tool(early_config: pytest.Config) -> None:
         map(early_config.getini, ("clib_valgrind", "clib_asan", "clib_coverage"))
     ):
         return
-    from . import coverage, supervisor
+    from . import coverage, supervisor, workers
 
+    supervisor.claim(early_config)
     try:
         early = options.read_early(early_config)
+        is_child = supervisor.folder(early_config) is not None
+        is_worker = workers.is_worker()
         if early.coverage is not None:
-            coverage.prepare(early.coverage, append=early.coverage_append)
-        tool = None if supervisor.folder() else supervisor.wanted(early)
+            fresh = not (is_child or is_worker or early.coverage_append)
+            coverage.prepare(early.coverage, fresh=fresh)
+        if is_child or is_worker or workers.are_wanted(chosen):
+            return
+        tool = supervisor.wanted(early)
+        if tool is None and supervisor.is_command(early_config):
+            tool = supervisor.NoTool()
         if tool is None:
             return
         status = supervisor.run(early_config, tool)

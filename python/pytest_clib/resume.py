@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from .findings import Finding, Kind
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from .findings import Finding
+    from .run import Run
 
 
 class Journal:
@@ -73,10 +75,12 @@ class Resume:
         self,
         folder: Path,
         config: pytest.Config,
-        explain: Callable[[str, int, int], list[Finding]],
+        run: Run,
+        explain: Callable[[str, int], list[Finding]],
     ) -> None:
         self._journal = Journal(folder)
         self._config = config
+        self._run = run
         self._explain = explain
         self._replaying = False
 
@@ -125,7 +129,9 @@ class Resume:
     def _death(
         self, item: pytest.Item, death: tuple[int, int], when: Any
     ) -> pytest.TestReport:
-        findings = self._explain(item.nodeid, *death)
+        status, process = death
+        findings = self._explain(item.nodeid, process)
+        findings = findings or [self._died(item.nodeid, status)]
         text = "\n\n".join("\n".join(finding.lines()) for finding in findings)
         report = pytest.TestReport(
             nodeid=item.nodeid,
@@ -140,3 +146,13 @@ class Resume:
             clib_crashed=True,
         )
         return report
+
+    def _died(self, test: str, status: int) -> Finding:
+        """The finding about a death that no tool has explained."""
+        how = f"signal {-status}" if status < 0 else f"exit status {status}"
+        return Finding(
+            kind=Kind.CRASH,
+            message=f"the process died in this test ({how})",
+            test=test,
+            command=self._run.command(test),
+        )

@@ -3,7 +3,10 @@
 The pytest that the user started becomes the supervisor: before anything is collected it
 starts the same command line under the tool and waits. The child shares terminal and
 working directory, so that it looks like the session itself. What the two share is a
-directory: the tool's own output, and a journal of the tests (``resume``).
+directory: the tool's own output, and a journal of the tests (``resume``). The child takes its
+name out of the environment, so that a pytest that a test starts has nothing to do with it.
+
+With coverage alone the tool is none: the child is there to be followed by another.
 
 If the child dies in a test (an ASAN report that the library's build does not survive, a
 fatal signal), another one is started: it shows what is known of the tests before, the dead
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from .options import Options
 
 FOLDER = "CLIB_TOOL_FOLDER"
+SHARED = pytest.StashKey[Path]()
 MOST_CHILDREN = 200  # a session in which so many tests die says enough
 
 
@@ -48,10 +52,30 @@ class Tool(Protocol):
         """Variables for the child."""
 
 
-def folder() -> Path | None:
+class NoTool:
+    """The session as it is, where only what was seen before a crash must not be lost."""
+
+    name = ""
+
+    def command(self, folder: Path) -> list[str]:  # noqa: ARG002
+        """Nothing stands before the interpreter."""
+        return []
+
+    def environ(self, folder: Path) -> dict[str, str]:  # noqa: ARG002
+        """Nothing is needed."""
+        return {}
+
+
+def claim(config: pytest.Config) -> None:
+    """Note that this session is the child of a supervisor, if it is."""
+    name = os.environ.pop(FOLDER, None)
+    if name:
+        config.stash[SHARED] = Path(name)
+
+
+def folder(config: pytest.Config) -> Path | None:
     """The shared directory, in a child; ``None`` elsewhere."""
-    name = os.environ.get(FOLDER)
-    return Path(name) if name else None
+    return config.stash.get(SHARED, None)
 
 
 def wanted(options: Options) -> Tool | None:
@@ -61,6 +85,22 @@ def wanted(options: Options) -> Tool | None:
     if options.asan:
         return asan.Tool(options.libraries, options.suppressions)
     return None
+
+
+def is_command(config: pytest.Config) -> bool:
+    """Whether the session is all that this process was started for."""
+    args = [str(arg) for arg in config.invocation_params.args]
+    before = len(sys.orig_argv) - len(args)
+    program = sys.orig_argv[1:before]
+    return (
+        config.invocation_params.plugins is None
+        and sys.orig_argv[before:] == args
+        and bool(program)
+        and (
+            program[-2:] == ["-m", "pytest"]
+            or Path(program[-1]).name in {"pytest", "py.test"}
+        )
+    )
 
 
 def run(config: pytest.Config, tool: Tool) -> int:
@@ -74,7 +114,6 @@ def run(config: pytest.Config, tool: Tool) -> int:
         command = [*tool.command(shared), *_interpreter(config)]
         environ = {
             **os.environ,
-            "PYTHONMALLOC": "malloc",
             **tool.environ(shared),
             FOLDER: str(shared),
         }
@@ -129,11 +168,16 @@ def _interpreter(config: pytest.Config) -> list[str]:
     words = sys.orig_argv[1:]
     if not args or words[-len(args) :] != args:  # pytest.main() in another program
         words = ["-m", "pytest", *args]
+    return [interpreter(), *words]
+
+
+def interpreter() -> str:
+    """The interpreter's own file."""
     program = Path(sys.executable or "/proc/self/exe")
     with program.open("rb") as file:
         if file.read(4) != b"\x7fELF":  # a shell script that finds the interpreter
             program = Path("/proc/self/exe").resolve()
-    return [str(program), *words]
+    return str(program)
 
 
 def _end(status: int) -> str:

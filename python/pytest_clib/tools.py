@@ -7,30 +7,41 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import asan, coverage, resume, supervisor, valgrind
+from . import asan, coverage, resume, supervisor, valgrind, workers
 
 if TYPE_CHECKING:
     import pytest
 
+    from .findings import Finding
     from .run import Run
 
 
 def attach(run: Run, config: pytest.Config) -> None:
     """Add the checks that the options ask for, where tests are executed."""
-    folder = supervisor.folder()
+    folder = supervisor.folder(config)
     options = run.options
     if options.coverage is not None:
         run.checks.append(
             coverage.Coverage(run, options.coverage, by_test=options.coverage_tests)
         )
-    if folder is None or not (options.valgrind or options.asan):
+    if folder is None:
         return
-    check: valgrind.Valgrind | asan.Asan
-    if options.valgrind:
-        check = valgrind.Valgrind(run, folder, options.valgrind)
+    explain = _nothing
+    if options.valgrind or options.asan:
+        check: valgrind.Valgrind | asan.Asan
+        if options.valgrind:
+            check = valgrind.Valgrind(run, folder, options.valgrind)
+        else:
+            check = asan.Asan(run, folder)
+        run.checks.append(check)
+        explain = check.explain
+    if hasattr(config, "workerinput"):
+        run.checks.append(workers.Predecessors(folder, explain))
     else:
-        check = asan.Asan(run, folder)
-    run.checks.append(check)
-    if not hasattr(config, "workerinput"):
-        plugin = resume.Resume(folder, config, check.explain)
+        plugin = resume.Resume(folder, config, run, explain)
         config.pluginmanager.register(plugin, "clib-resume")
+
+
+def _nothing(test: str, process: int) -> list[Finding]:  # noqa: ARG001
+    """What no tool says of a process that died."""
+    return []

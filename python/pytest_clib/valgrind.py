@@ -68,13 +68,14 @@ class Tool:
             "--error-limit=no",
             f"--num-callers={CALLERS}",
             "--vgdb=no",
+            "--fair-sched=try",  # else a thread that polls keeps the others from running
             *(LEAKS if self.name == "memcheck" else ()),
             *(f"--suppressions={path}" for path in self._suppressions),
         ]
 
     def environ(self, folder: Path) -> dict[str, str]:  # noqa: ARG002
-        """Nothing is needed."""
-        return {}
+        """Small blocks of Python must be seen one by one, too."""
+        return {"PYTHONMALLOC": "malloc"}
 
 
 class Valgrind:
@@ -122,13 +123,12 @@ class Valgrind:
             self._run.native.valgrind_leak_check()
         return self._findings(self._new(), "")
 
-    def explain(self, test: str, status: int, process: int) -> list[Finding]:
+    def explain(self, test: str, process: int) -> list[Finding]:
         """What process ``process`` said in ``test`` before it died."""
         told = self._folder / f"told.{process}"
         known = int(told.read_text()) if told.exists() else 0
         errors = Reader(self._folder / f"valgrind.{process}.xml").new()
-        found = self._findings(errors[known:], test)
-        return found or [died(self._run, test, status)]
+        return self._findings(errors[known:], test)
 
     def _new(self) -> list[Error]:
         """What this process and its forked children have said since the last look."""
@@ -214,17 +214,6 @@ class Valgrind:
             command=self._run.command(test, f"--clib-valgrind{option}"),
             size=error.leaked,
         )
-
-
-def died(run: Run, test: str, status: int) -> Finding:
-    """The finding about a process that died, and of which the tool said nothing."""
-    how = f"signal {-status}" if status < 0 else f"exit status {status}"
-    return Finding(
-        kind=Kind.CRASH,
-        message=f"the process died in this test ({how})",
-        test=test,
-        command=run.command(test),
-    )
 
 
 def _is_in_ledger(stack: tuple[Place, ...]) -> bool:

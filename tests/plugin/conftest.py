@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import os
 import shlex
@@ -12,8 +13,12 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # A shell starts what runs in the background with SIGINT ignored, and children inherit that;
 # the tests of Ctrl-C need what a terminal gives.
@@ -71,6 +76,17 @@ class Compiler:
                 [*self._commands[suffix], "--version"], capture_output=True, check=True
             ).stdout
         return self._versions[suffix]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _few_plugins() -> Iterator[None]:
+    """Sessions inside load what they need, and not all that is installed: most of their time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+        names = ["pytest_clib.plugin", "xdist.plugin", "pytest_rerunfailures"]
+        here = [name for name in names if importlib.util.find_spec(name.split(".")[0])]
+        patch.setenv("PYTEST_PLUGINS", ",".join(here))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -40,6 +41,7 @@ def test_fork():
 """
 BUILDS = {
     "gcov": ("gcc", "--coverage"),
+    "gcov-clang": ("clang", "--coverage"),
     "llvm": ("clang", "-fprofile-instr-generate", "-fcoverage-mapping"),
 }
 
@@ -66,14 +68,21 @@ def run(folder, library, *args, suite=SUITE):
     return done, json.loads(report.read_text())["coverage"] if report.exists() else None
 
 
-def compile_to(folder, compiler, *flags, source=SOURCE):
+def compile_to(folder, compiler, *flags, source=SOURCE, name="it"):
     if shutil.which(compiler) is None:
         pytest.skip(f"no {compiler}: apt-get install {compiler}")
-    (folder / "it.c").write_text(source)
-    library = folder / "libit.so"
-    command = [compiler, "-g", "-O0", "-fPIC", "-shared", *flags, "-o", library, "it.c"]
-    subprocess.run(command, cwd=folder, check=True)
+    (folder / f"{name}.c").write_text(source)
+    library = folder / f"lib{name}.so"
+    command = [compiler, "-g", "-O0", "-fPIC", "-shared", *flags, "-o", library]
+    subprocess.run([*command, f"{name}.c"], cwd=folder, check=True)
     return library
+
+
+def reaching(data, line):
+    """The names of the tests that reach a line of the only file."""
+    (entry,) = data["files"]
+    who = data["sets"][entry["reached"][str(line)]]
+    return [data["tests"][number].partition("::")[2] for number in who]
 
 
 @pytest.mark.parametrize("kind", BUILDS)
@@ -84,14 +93,9 @@ def test_lines_and_their_tests(kind, tmp_path):
     (entry,) = data["files"]
     missing = [int(line) for line, count in entry["hits"].items() if not count]
     assert missing == [7]
-
-    def tests(line: int) -> list[str]:
-        who = data["sets"][entry["reached"][str(line)]]
-        return [data["tests"][number].partition("::")[2] for number in who]
-
-    assert tests(3) == ["test_big"]
-    assert tests(5) == ["test_fork"]
-    assert tests(8) == ["test_zero"]
+    assert reaching(data, 3) == ["test_big"]
+    assert reaching(data, 5) == ["test_fork"]
+    assert reaching(data, 8) == ["test_zero"]
     assert "% of lines" in done.stdout
     assert (tmp_path / "out" / "index.html").exists()
     assert f"SF:{tmp_path / 'it.c'}" in (tmp_path / "out" / "coverage.lcov").read_text()
@@ -147,7 +151,7 @@ def test_torture_reaches_the_error_paths(kind, tmp_path):
     assert "LLVM Profile" not in done.stdout + done.stderr
     # One file for all copies of a test: thousands of them must not fill the disk.
     raw = tmp_path / "out" / "raw"
-    assert len({path.name.partition("-")[0] for path in raw.glob("*.test")}) == 1
+    assert len({path.name.partition("-")[0] for path in raw.glob("[0-9]*")}) == 1
 
 
 def test_lines_that_are_not_in_the_library_do_not_count(tmp_path):
@@ -194,11 +198,107 @@ def test_a_library_without_counters_is_told_how_to_build(tmp_path):
     assert "was not built for coverage; build it with --coverage" in done.stdout
 
 
-def test_a_stripped_library_is_told(tmp_path):
-    library = compile_to(tmp_path, *BUILDS["gcov"], "-s")
+@pytest.mark.parametrize("kind", BUILDS)
+def test_a_stripped_library_is_told(kind, tmp_path):
+    library = compile_to(tmp_path, *BUILDS[kind], "-s")
     done, _ = run(tmp_path, library)
     assert done.returncode == 1
-    assert "coverage" in done.stdout
+    assert f"{library} is stripped" in done.stdout
+
+
+CRASHES = """
+import ctypes as c, os
+lib = c.CDLL({library!r})
+
+def test_zero():
+    assert lib.classify(0) == 0
+
+def test_the_process_dies():
+    assert lib.classify(11) == 1
+    c.string_at(0)
+
+def test_a_child_dies():
+    child = os.fork()
+    if not child:
+        lib.classify(-4)
+        c.string_at(0)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == 11
+
+def test_after():
+    assert lib.classify(0) == 0
+"""
+
+
+@pytest.mark.parametrize("kind", BUILDS)
+def test_counters_of_what_crashes_are_kept(kind, tmp_path):
+    library = compile_to(tmp_path, *BUILDS[kind])
+    done, data = run(tmp_path, library, "--clib-coverage-tests", suite=CRASHES)
+    assert data, done.stdout + done.stderr
+    assert "the process died in test_it.py::test_the_process_dies" in done.stdout
+    assert "1 failed, 3 passed" in done.stdout
+    (entry,) = data["files"]
+    missing = [int(line) for line, count in entry["hits"].items() if not count]
+    assert missing == [7]
+    assert reaching(data, 3) == ["test_the_process_dies"]
+    assert reaching(data, 5) == ["test_a_child_dies"]
+    assert reaching(data, 8) == ["test_after", "test_zero"]
+
+
+TORTURED = """
+#include <stdlib.h>
+int lib(void) {
+    char *block = malloc(8);
+    if (!block)
+        return *(volatile int *)block;
+    free(block);
+    block = malloc(8);
+    while (!block)
+        ;
+    free(block);
+    block = malloc(8);
+    if (!block)
+        abort();
+    free(block);
+    return 0;
+}
+"""
+
+
+@pytest.mark.parametrize("kind", BUILDS)
+def test_error_paths_under_torture_that_end_badly(kind, tmp_path):
+    library = compile_to(tmp_path, *BUILDS[kind], source=TORTURED)
+    suite = "import ctypes as c\nlib = c.CDLL({library!r})\ndef test(): lib.lib()\n"
+    options = ("--clib-torture", "--clib-groups=memory", "--clib-timeout=1")
+    done, data = run(tmp_path, library, *options, suite=suite)
+    assert data, done.stdout + done.stderr
+    (entry,) = data["files"]
+    hits = {int(line): count for line, count in entry["hits"].items()}
+    # The crash, the hang, and the abort; each once, and with it what was before.
+    assert {line: hits[line] for line in (6, 14)} == {6: 1, 14: 1}
+    assert hits[9] > 1
+    assert hits[4] >= 4  # gcov derives some counts from those of later lines
+
+
+@pytest.mark.parametrize("kind", BUILDS)
+def test_two_libraries_with_workers(kind, tmp_path):
+    first = compile_to(tmp_path, *BUILDS[kind])
+    source = "int other(int n) {\n    return n + 1; }\n"
+    second = compile_to(tmp_path, *BUILDS[kind], source=source, name="other")
+    suite = (
+        SUITE + f"\ndef test_other():\n    c.CDLL({str(second)!r}).other(7)\n"
+        "def test_crash():\n    lib.classify(7)\n    c.string_at(0)\n"
+    )
+    done, data = run(tmp_path, first, f"--clib={second}", "-n2", suite=suite)
+    assert data, done.stdout + done.stderr
+    reached = {
+        Path(entry["file"]).name: [
+            int(line)
+            for line, count in entry["hits"].items()
+            if count and line != "9"  # not of all compilers
+        ]
+        for entry in data["files"]
+    }
+    assert reached == {"it.c": [1, 2, 3, 4, 5, 6, 7, 8], "other.c": [1, 2]}
 
 
 @pytest.mark.parametrize("kind", BUILDS)

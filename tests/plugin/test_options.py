@@ -167,7 +167,9 @@ def test_without_the_option_nothing_is_touched(suite, build):
     result.stdout.no_fnmatch_line("*clib*found*")
 
 
-def test_plugin_is_switched_off_by_its_name(suite, build):
+def test_plugin_is_switched_off_by_its_name(suite, build, monkeypatch):
+    for name in ("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "PYTEST_PLUGINS"):
+        monkeypatch.delenv(name)  # its name is that of its entry point
     suite.write(TEST, build(CLEAN))
 
     result = suite.pytester.runpytest_subprocess("-p", "no:clib")

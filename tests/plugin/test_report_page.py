@@ -181,6 +181,14 @@ def test_themes_and_print(browser, tmp_path):
     assert colours[0] != colours[1]
     browser.run("document.getElementById('theme').click()")
     assert browser.run("getComputedStyle(document.body).backgroundColor") == colours[0]
+    filled = (
+        "(() => { window.dispatchEvent(new Event('beforeprint'));"
+        " return [...document.querySelectorAll('details.group')]"
+        ".filter((group) => group.open && group.querySelector('.body').firstChild).length"
+        " })()"
+    )
+    groups = browser.run("document.querySelectorAll('details.group').length")
+    assert browser.run(filled) == groups > 1
     assert browser.pdf().startswith(b"%PDF")
     assert browser.errors == []
 

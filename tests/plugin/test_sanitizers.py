@@ -73,9 +73,16 @@ RACES = {
 }
 
 
-def run(folder: Path, bad: Path, good: Path, names: list[str], *args: str):
+def run(
+    folder: Path,
+    bad: Path,
+    good: Path,
+    names: list[str],
+    *args: str,
+    suite: str = SUITE,
+):
     """Run one suite on both libraries; output and report."""
-    source = SUITE.format(bad=str(bad), good=str(good), names=names)
+    source = suite.format(bad=str(bad), good=str(good), names=names)
     (folder / "test_it.py").write_text(source)
     (folder / "pytest.ini").write_text("[pytest]\n")
     report = folder / "report.json"
@@ -195,6 +202,74 @@ def test_a_build_that_halts_goes_on_in_a_new_process(libraries, tmp_path):
         assert any(BUGS[name][1] in text for text in messages(data, name, "bad"))
         assert messages(data, name, "good") == []
     assert data["summary"]["outcomes"] == {"passed": 3, "crashed": 3}
+
+
+NESTED = """
+import ctypes as c, os, pathlib, subprocess, sys
+bad, good = c.CDLL({bad!r}), c.CDLL({good!r})
+
+def test_starts_another_pytest(tmp_path):
+    assert "CLIB_TOOL_FOLDER" not in os.environ
+    pathlib.Path(tmp_path, "pytest.ini").write_text("[pytest]")
+    pathlib.Path(tmp_path, "test_inner.py").write_text(
+        "import ctypes\\ndef test(): ctypes.CDLL({good!r}).heap_overflow_read()"
+    )
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(tmp_path)]
+    for more in [], ["--clib={good}", "--clib-asan"]:
+        done = subprocess.run([*command, *more], cwd=tmp_path, capture_output=True)
+        assert b"1 passed" in done.stdout, done.stdout + done.stderr
+
+def test_dies():
+    bad.heap_overflow_read()
+
+def test_after():
+    good.heap_overflow_read()
+"""
+
+
+def test_a_session_inside_has_nothing_to_do_with_the_tool(libraries, tmp_path):
+    both = libraries("memory.c", "-fsanitize=address", "-w")
+    done, data = run(tmp_path, *both, [], "--clib-asan", suite=NESTED)
+    assert [(entry["test"], entry["outcome"]) for entry in data["tests"]] == [
+        ("test_it.py::test_starts_another_pytest", "passed"),
+        ("test_it.py::test_dies", "crashed"),
+        ("test_it.py::test_after", "passed"),
+    ], done.stdout + done.stderr
+    assert done.stdout.count("the process died in") == 1
+
+
+def test_asan_with_workers(libraries, tmp_path):
+    """Also where a worker dies: its successor tells what the report said."""
+    names = ["heap_overflow_read", "stack_overflow_read", "use_after_free_read"]
+    both = libraries("memory.c", "-fsanitize=address", "-w")
+    done, data = run(tmp_path, *both, names, "--clib-asan", "-n2")
+    for name in names:
+        found = messages(data, name, "bad")
+        assert len(found) == 1, done.stdout + done.stderr
+        assert BUGS[name][1] in found[0]
+        assert messages(data, name, "good") == []
+    assert data["summary"]["outcomes"] == {"passed": 3, "crashed": 3}
+
+
+def test_memcheck_with_workers(libraries, tmp_path):
+    needs_valgrind()
+    names = ["heap_overflow_read", "use_after_free_read"]
+    both = libraries("memory.c")
+    done, data = run(tmp_path, *both, names, "--clib-valgrind", "-n2")
+    for name in names:
+        found = messages(data, name, "bad")
+        assert len(found) == 1, done.stdout + done.stderr
+        assert BUGS[name][0] in found[0]
+        assert messages(data, name, "good") == []
+    assert len(data["findings"]) == 2
+
+
+def test_workers_elsewhere_are_refused(libraries, tmp_path):
+    both = libraries("memory.c", "-fsanitize=address", "-w")
+    remote = ("--dist=load", "--tx=ssh=nowhere.invalid")
+    done, _ = run(tmp_path, *both, [], "--clib-asan", *remote)
+    assert done.returncode == 4
+    assert "a tool can only be put before workers on this machine" in done.stderr
 
 
 def test_stops_at_the_first_with_x(libraries, tmp_path):

@@ -13,6 +13,7 @@ import itertools
 import json
 import logging
 import os
+import resource
 import socket
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -504,7 +505,11 @@ def pump(
 def open_fds() -> dict[int, str]:
     """The open descriptors of this process and what they refer to."""
     found = {}
+    # Valgrind keeps its own above the limit that it shows.
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     for name in os.listdir("/proc/self/fd"):
+        if limit != resource.RLIM_INFINITY and int(name) >= limit:
+            continue
         try:
             found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
         except FileNotFoundError:

@@ -13,7 +13,7 @@ use std::{
 };
 
 use crate::{
-    Error, guard,
+    Error, flush, guard,
     ledger::stacks::{self, DEEPEST},
     record::{Blame, EndKind, Ending, FRAMES},
     sys, thunk,
@@ -29,7 +29,7 @@ pub enum After {
     Exit(i32),
 }
 
-const SIGNALS: [c_int; 5] = [
+pub(crate) const SIGNALS: [c_int; 5] = [
     libc::SIGSEGV,
     libc::SIGBUS,
     libc::SIGILL,
@@ -99,6 +99,11 @@ pub fn install(fd: Option<i32>, after: After) -> Result<(), Error> {
     }
     INSTALLED.store(true, Ordering::Release);
     Ok(())
+}
+
+/// Whether other handlers still run after ours.
+pub(crate) fn chains() -> bool {
+    AFTER.load(Ordering::Relaxed) == 0
 }
 
 /// Puts back the handlers that were there before.
@@ -245,7 +250,10 @@ fn neutral(address: usize, outwards: &[usize]) -> bool {
 extern "C" fn handle(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
     let thread = sys::thread_id();
     match HANDLING.compare_exchange(0, thread, Ordering::AcqRel, Ordering::Acquire) {
-        Ok(_) => record(signal, info, context),
+        Ok(_) => {
+            record(signal, info, context);
+            flush::run();
+        }
         // The walk itself faulted: keep what it had.
         Err(other) if other == thread => close_record(),
         Err(_) => {
@@ -360,6 +368,7 @@ extern "C" fn expire(_: c_int, _: *mut libc::siginfo_t, context: *mut c_void) {
     let registers = unsafe { Registers::from_context(&*context.cast::<libc::ucontext_t>()) };
     HANDLING.store(sys::thread_id(), Ordering::Release);
     write(EndKind::Hang, limit_signal(), 0, 0, registers);
+    flush::run();
     // SAFETY: ends the process without running anything else.
     unsafe { libc::_exit(TIMER_STATUS.load(Ordering::Relaxed)) };
 }

@@ -15,6 +15,7 @@
 //!     guard    an allocator whose blocks end at inaccessible pages
 //! valgrind     requests to the tool that the process may run under
 //! crash        fatal signals and time limits become records       record   the memory shared with the parent
+//! flush        what is still written when a process ends badly
 //! unwind       backtraces from .eh_frame, cheap enough for every allocation
 //! totals       exact sums of calls and bytes
 //! symbolize    addresses to functions, files and lines            reach    what is lost, as valgrind means it
@@ -26,7 +27,7 @@
 //! - A hook never allocates from the C heap, takes no lock that is held across foreign code, and works in a
 //!   forked child. What it remembers lives in private mappings, and addresses in there are disguised.
 //! - Unsafe code lives in the modules that touch foreign memory or registers (`sys`, `objects`, `slots`, `thunk`, `dispatch`,
-//!   `effects`, `unwind`, `crash`, `reach`, `guard`, `valgrind`); the rest is safe.
+//!   `effects`, `unwind`, `crash`, `flush`, `reach`, `guard`, `valgrind`); the rest is safe.
 //! - x86-64 Linux with glibc only.
 
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu")))]
@@ -46,6 +47,7 @@ mod totals;
 mod unwind;
 
 pub mod crash;
+pub mod flush;
 pub mod guard;
 pub mod ledger;
 pub mod mock;

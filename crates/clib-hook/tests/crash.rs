@@ -267,3 +267,44 @@ fn the_handler_before_still_runs_and_text_is_written() {
     });
     assert_eq!(status, -libc::SIGSEGV);
 }
+
+#[test]
+fn what_was_counted_is_written_before_the_end() {
+    use std::{
+        io::Read,
+        sync::atomic::{AtomicI32, Ordering},
+    };
+    let _alone = alone();
+    let child = Child::new(&["-O1"]);
+    static TO: AtomicI32 = AtomicI32::new(-1);
+    extern "C" fn writes() {
+        // SAFETY: the bytes of a literal.
+        unsafe { libc::write(TO.load(Ordering::Relaxed), c"counts ".as_ptr().cast(), 7) };
+    }
+    extern "C" fn crashes() {
+        faulty(1);
+    }
+    let ends: [(&str, usize, i32); 3] = [("outer", 16, 77), ("aborts", 0, 77), ("spins", 0, 66)];
+    for (name, argument, status) in ends {
+        let (mut reader, writer) = std::io::pipe().expect("a pipe");
+        let function: extern "C" fn(usize) -> i32 = child.library.function(name);
+        let ended = in_child(|| {
+            use std::os::fd::AsRawFd;
+            TO.store(writer.as_raw_fd(), Ordering::Relaxed);
+            let functions = [writes as *const () as usize, crashes as *const () as usize];
+            // SAFETY: functions without arguments; that the last one crashes changes nothing for this process.
+            assert_eq!(unsafe { clib_hook::flush::set(&functions) }, 2);
+            crash::install(None, After::Exit(77)).expect("installed");
+            if name == "spins" {
+                crash::deadline(Some(Duration::from_millis(50)), 66).expect("set");
+            }
+            function(argument);
+            0
+        });
+        assert_eq!(ended, status, "{name}");
+        drop(writer);
+        let mut text = String::new();
+        reader.read_to_string(&mut text).expect("text");
+        assert_eq!(text, "counts ", "{name}: once, by the copy");
+    }
+}

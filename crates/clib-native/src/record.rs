@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clib_hook::{
     crash::{self, After},
-    guard,
+    flush, guard,
     record::{self as engine, Blame, EndKind},
 };
 use pyo3::{exceptions::PyValueError, prelude::*};
@@ -149,6 +149,14 @@ fn crash_uninstall() {
     crash::uninstall();
 }
 
+/// Calls these functions, by their addresses, in a copy of the process when it ends by a recorded signal or a time limit. Returns how
+/// many there was room for.
+#[pyfunction]
+fn flush_at_end(functions: Vec<usize>) -> usize {
+    // SAFETY: the plugin names functions of runtimes in libraries that stay loaded, by their symbol tables.
+    unsafe { flush::set(&functions) }
+}
+
 /// Ends this process with `status` after `seconds`, with a record of where the calling thread was; `None` takes it back.
 #[pyfunction]
 fn deadline(seconds: Option<f64>, status: i32) -> PyResult<()> {
@@ -181,6 +189,7 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Record>()?;
     module.add_function(wrap_pyfunction!(crash_install, module)?)?;
     module.add_function(wrap_pyfunction!(crash_uninstall, module)?)?;
+    module.add_function(wrap_pyfunction!(flush_at_end, module)?)?;
     module.add_function(wrap_pyfunction!(deadline, module)?)?;
     module.add_function(wrap_pyfunction!(guard_check, module)?)?;
     module.add_function(wrap_pyfunction!(guard_missed, module)?)

@@ -193,8 +193,8 @@ function findingGroup(group, index) {
   const node = el("details", { class: "group", id: `finding-${index}` },
     el("summary", {}, el("span", { class: `badge ${group.severity === "error" ? "bad" : "warn"}` }, group.kind), el("span", { class: "what" }, first.message),
       el("span", { class: "soft" }, total > 1 ? `× ${plain(total)}` : ""), el("span", { class: "where mono" }, group.site ? placeText(group.site) : first.test || "the whole session")), body);
-  node.addEventListener("toggle", () => {
-    if (!node.open || body.firstChild) return;
+  node.fill = () => {
+    if (body.firstChild) return;
     body.append(...findingBody(first));
     for (const other of group.findings.slice(1)) {
       if (other.message !== first.message || other.details !== first.details) body.append(el("p", { class: "empty" }, other.message), ...(other.details ? [el("pre", { class: "text" }, other.details)] : []));
@@ -203,7 +203,8 @@ function findingGroup(group, index) {
       const list = el("ul", { class: "trail mono" }, ...tests.map((test) => el("li", {}, testLink(test))));
       body.append(el("div", {}, el("b", {}, tests.length === 1 ? "In this test" : `In ${plain(tests.length)} tests`), list));
     }
-  });
+  };
+  node.addEventListener("toggle", () => node.open && node.fill());
   node.words = [group.kind, group.site ? placeText(group.site) : "", ...group.findings.flatMap((f) => [f.message, f.test, f.function, f.errno, f.details])].join("\n");
   node.group = group;
   return node;
@@ -232,8 +233,11 @@ function findings() {
     }
     empty.hidden = shown > 0;
   });
-  // A printed page has everything open.
-  window.addEventListener("beforeprint", () => groups.forEach((node) => { node.open = true; }));
+  // A printed page has everything open; the event of opening would come too late for it.
+  window.addEventListener("beforeprint", () => groups.forEach((node) => {
+    node.fill();
+    node.open = true;
+  }));
 }
 
 // Tests.

@@ -11,8 +11,15 @@ function shape(name, attributes, ...children) {
   return node;
 }
 
+// No larger than so many pixels wide, and no wider than a narrow screen: the text in a plot is as large as that around it.
+function within(width) {
+  return Math.min(width, Math.max(300, window.innerWidth - 80));
+}
+
 function canvas(width, height, label) {
-  return shape("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label });
+  const svg = shape("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label });
+  svg.style.maxWidth = `${Math.round(width * 1.15)}px`;
+  return svg;
 }
 
 // Powers of ten around the values, as [low, high] exponents.
@@ -26,7 +33,7 @@ function decades(values) {
 
 // One dot a test in the order of the run; logarithmic, since one slow test would hide the others.
 function dotPlot({ points, unit, label, onPick }) {
-  const [width, height, left, right, top, bottom] = [480, 210, 58, 12, 12, 40];
+  const [width, height, left, right, top, bottom] = [within(370), 190, 62, 12, 12, 40];
   const values = points.map((point) => point.value);
   const [low, high] = decades(values);
   const x = (index) => left + ((index + 0.5) / points.length) * (width - left - right);
@@ -59,7 +66,8 @@ function dotPlot({ points, unit, label, onPick }) {
 
 // Horizontal bars, each divided by class; `parts` of a row are [class, count].
 function barPlot({ rows, colours, label }) {
-  const [width, left, right, line] = [640, 150, 60, 22];
+  const width = within(760);
+  const [left, right, line] = [width < 500 ? 100 : 150, 60, 22];
   const most = Math.max(1, ...rows.map((row) => row.parts.reduce((sum, part) => sum + part[1], 0)));
   const svg = canvas(width, rows.length * line + 6, label);
   rows.forEach((row, index) => {
@@ -81,7 +89,7 @@ function barPlot({ rows, colours, label }) {
 
 // How long operations took: [[nanoseconds up to, operations], ...] on a logarithmic axis, with quantiles.
 function histogramPlot({ bins, marks, unit, label }) {
-  const [width, height, left, right, top, bottom] = [640, 190, 16, 16, 26, 26];
+  const [width, height, left, right, top, bottom] = [within(760), 190, 16, 16, 26, 26];
   const svg = canvas(width, height, label);
   const used = bins.filter((bin) => bin[0] > 0 && bin[1] > 0);
   if (!used.length) return svg;
@@ -91,7 +99,7 @@ function histogramPlot({ bins, marks, unit, label }) {
   const x = (value) => left + ((Math.log10(value) - from) / (to - from)) * (width - left - right);
   const y = (count) => height - bottom - (count / most) * (height - top - bottom);
   for (let power = Math.floor(from); power <= to; power += 1) {
-    for (const factor of [1, 2, 5]) {
+    for (const factor of (to - from) * 150 > width ? [1] : [1, 2, 5]) {
       const at = x(factor * 10 ** power);
       if (at < left || at > width - right) continue;
       svg.append(shape("line", { class: "grid", x1: at, x2: at, y1: top, y2: height - bottom }));
@@ -121,7 +129,7 @@ function histogramPlot({ bins, marks, unit, label }) {
 
 // Operations a second over a number of threads or instances, from zero: twice as many should be twice as high.
 function linePlot({ points, unit, axis, label }) {
-  const [width, height, left, right, top, bottom] = [640, 210, 70, 20, 14, 40];
+  const [width, height, left, right, top, bottom] = [within(760), 210, 70, 20, 14, 40];
   const svg = canvas(width, height, label);
   const most = Math.max(...points.map((point) => point[1]));
   const [from, to] = [Math.min(...points.map((point) => point[0])), Math.max(...points.map((point) => point[0]))];
