@@ -104,8 +104,8 @@ class Memory:
             main thread when that is the one that asks, since it runs pytest, and what
             the test's calls left on it is over; and the dynamic loader's variables,
             where the address of its cache outlives the cache.
-        anonymous: mappings without a file, where arenas are, as (start, end); inverted,
-            since a library's own may be among them.
+        anonymous: writable mappings without a file, where arenas are, as (start, end);
+            inverted, since a library's own may be among them.
         heaps: the C library's heaps, as (start, end).
     """
 
@@ -124,7 +124,7 @@ class Memory:
                 first, _, last = fields[0].partition(b"-")
                 start, end = int(first, 16), int(last, 16)
                 name = fields[-1] if len(fields) > ANONYMOUS_FIELDS else b""
-                if not name:
+                if not name and fields[1].startswith(b"rw"):
                     memory.anonymous.append((INVERTED - start, INVERTED - end))
                     if start % THREAD_HEAP == 0:
                         memory.heaps.append((start, end))

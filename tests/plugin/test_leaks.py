@@ -347,6 +347,25 @@ def test():
     assert outcome.findings == []
 
 
+def test_old_bytes_in_the_interpreters_memory_hold_nothing(suite, handles):
+    outcome = suite.run(
+        DECLARED
+        + """\
+import random
+def test():
+    handle = lib.make().to_bytes(8, "little")
+    # Whole arenas of text and addresses; one text in a hundred stays, with its pool.
+    everything = [handle * 2 if i % 100 else random.randbytes(16) for i in range(300_000)]
+    global kept
+    kept = everything[::100]
+""",
+        handles,
+    )
+
+    outcome.result.assert_outcomes(passed=1, errors=1)
+    assert outcome.kinds == ["leak"]
+
+
 def test_block_that_libc_frees_is_gone(suite, handles):
     outcome = suite.run(
         DECLARED

@@ -19,6 +19,7 @@ mod hook;
 mod mock;
 mod objects;
 mod plan;
+mod pools;
 mod record;
 mod script;
 mod symbolize;

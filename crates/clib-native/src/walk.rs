@@ -9,7 +9,7 @@
 //!    of the interpreter's own the memory of its C structure (where bindings keep their handles);
 //! 3. ctypes, cffi and array objects give the buffers that they own. Buffers that they merely point to are not read: they
 //!    may be gone;
-//! 4. the arenas are found from the pools that the walked objects live in.
+//! 4. the arenas are found from the pools that the walked objects live in, and other pools by their headers (`pools`).
 //!
 //! Nothing here runs code of a user, changes an object, or keeps a reference after it returns.
 
@@ -26,6 +26,7 @@ use crate::{
     error::to_py,
     heap,
     hook::{Held, forget},
+    pools::pools,
 };
 
 /// `Py_TPFLAGS_HEAPTYPE` and its neighbours, as the stable ABI fixes them.
@@ -36,7 +37,7 @@ const BYTES_SUBCLASS: u64 = 1 << 27;
 const TYPE_SUBCLASS: u64 = 1 << 31;
 
 /// Sizes of `obmalloc.c`, 3.10 to 3.13 on 64-bit machines.
-const POOL: usize = 16 << 10;
+pub(crate) const POOL: usize = 16 << 10;
 const ARENA: usize = 1 << 20;
 
 /// Words outside of this range are no address of user space.
@@ -444,6 +445,10 @@ impl<'py> Walk<'py> {
             }
             self.roots.exclude.push((first, last - first));
         }
+        let mappings = mappings.iter().map(|(from, to)| (!from, !to));
+        let others = pools(mappings).into_iter();
+        let others = others.map(|(start, end)| (start, end - start));
+        self.roots.exclude.extend(others);
     }
 }
 
