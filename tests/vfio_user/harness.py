@@ -18,6 +18,8 @@ import socket
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
+import pytest
+
 from . import recording
 from . import types as t
 from .api import get_errno, lib, set_errno
@@ -41,6 +43,13 @@ DEFAULT_CAPABILITIES: dict[str, Any] = {
     "max_msg_fds": 8,
     "max_data_xfer_size": VFIO_USER_DEFAULT_MAX_DATA_XFER_SIZE,
 }
+
+
+# For tests of what the kernel says of this process.
+without_valgrind = pytest.mark.skipif(
+    "vgpreload" in os.environ.get("LD_PRELOAD", ""),
+    reason="valgrind has limits, descriptors and mappings of its own",
+)
 
 
 def error_name(number: int) -> str:

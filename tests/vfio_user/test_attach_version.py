@@ -352,6 +352,7 @@ def test_failed_negotiations_leave_no_descriptor(realized):
     assert len(open_fds()) == before
 
 
+@without_valgrind
 def test_no_descriptor_left_for_the_client(realized):
     sock = open_client(realized)
     send(sock, VFIO_USER_VERSION, version_payload())

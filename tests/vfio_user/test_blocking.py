@@ -358,6 +358,7 @@ def test_descriptors_arrive(with_dma, fds, surplus):
     assert len(open_fds()) == before + 2 - 1  # without the connection
 
 
+@without_valgrind
 @pytest.mark.extension
 def test_descriptors_that_do_not_fit(with_dma, fds):
     """The kernel cuts them off, and the request fails as a whole."""

@@ -572,6 +572,7 @@ def test_stop_without_dma_support(ctx):
     dirty_stop(ctx, serve(ctx))
 
 
+@without_valgrind
 @pytest.mark.extension
 def test_more_memory_than_can_be_logged(ctx, fds):
     """A bit for each page of it would be more than a gigabyte."""

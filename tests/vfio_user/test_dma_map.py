@@ -406,6 +406,7 @@ def vm_flags(address):
     raise AssertionError(f"no mapping at {address:#x}")
 
 
+@without_valgrind
 def test_mapping_is_gone_after_unmap(ctx, sock, dma, fds):
     dma_map(ctx, sock, ADDR, mmap.PAGESIZE, fds.memfd(mmap.PAGESIZE))
     start = dma.register.calls[0].mapping[0]

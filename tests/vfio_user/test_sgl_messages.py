@@ -656,6 +656,7 @@ def test_client_left_before_the_command(device, start):
     read(device, 0, 4, expect=errno.ENOTCONN)
 
 
+@without_valgrind
 @pytest.mark.extension
 def test_descriptors_of_a_request_that_crosses_are_lost(device, client, fds):
     """There was no room for them when its beginning came: it fails as a whole."""
