@@ -483,7 +483,8 @@ def test_ctrl_c_ends_a_copy_that_hangs(suite, library):
         "def test():\n"
         "    if lib.set(b'x') != 0:\n"
         "        open('waiting', 'w').close()\n"
-        "        socket.socketpair()[0].recv(1)\n",
+        "        pair = socket.socketpair()\n"
+        "        pair[0].recv(1)\n",
         library,
     )
     command = [sys.executable, "-m", "pytest", f"--clib={library}", "--clib-torture"]
