@@ -66,6 +66,7 @@ class Leaks:
         self._finished: list[Owner] = []
         self._current = self._owners[0]
         self._judging_late = False
+        self._began = False
 
     @property
     def current(self) -> Owner:
@@ -74,6 +75,9 @@ class Leaks:
 
     def start_test(self, test: str) -> None:
         """What is acquired from now on belongs to ``test``."""
+        if not self._began:
+            self._began = True
+            self._run.native.remember_heap()
         self._enter(self._new(test))
 
     @contextlib.contextmanager

@@ -149,6 +149,4 @@ def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Suite:
     # What the environment asks of this session is not meant for the one inside it.
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path[1:]))
-    # No old bytes in fresh memory: chance must not hold what is lost.
-    monkeypatch.setenv("MALLOC_PERTURB_", "165")
     return Suite(pytester)

@@ -9,7 +9,6 @@ a finding on the wrong test would be seen.
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -57,8 +56,6 @@ def run_all(build, folder: Path, *flags: str) -> Session:
             f"--clib-report={report}",
         ],
         cwd=folder,
-        # No old bytes in fresh memory: chance must not hold what is lost.
-        env={**os.environ, "MALLOC_PERTURB_": "165"},
         capture_output=True,
         text=True,
         check=False,

@@ -3,7 +3,7 @@
 //! A release is noted before it happens: afterwards the same address or number may already belong to someone else.
 
 use crate::{
-    dispatch, guard, ledger,
+    dispatch, fresh, guard, ledger,
     ledger::{Entry, Kind},
     record, session, sys,
     table::{Effect, Size},
@@ -110,6 +110,7 @@ pub(crate) fn before(slot: &'static Slot, frame: &mut Frame, noted: bool) -> usi
 pub(crate) fn after(slot: &'static Slot, frame: &mut Frame, noted: bool) {
     let result = frame.result;
     match slot.effect {
+        Effect::Allocate(_) | Effect::AllocateAt(..) if !noted => clear(slot, frame),
         Effect::Allocate(size) if result != 0 && !frame.arguments[..2].contains(&result) => {
             note(
                 slot,
@@ -179,6 +180,20 @@ pub(crate) fn after(slot: &'static Slot, frame: &mut Frame, noted: bool) {
                 frame.result = stub;
             }
         }
+        _ => {}
+    }
+}
+
+/// What another object was given.
+fn clear(slot: &Slot, frame: &Frame) {
+    if !fresh::is_wanted(slot) {
+        return;
+    }
+    match slot.effect {
+        Effect::AllocateAt(argument, _) if sys::int(frame.result) == 0 => {
+            fresh::clear(deref(frame.arguments[usize::from(argument)]), 0);
+        }
+        Effect::Allocate(_) => fresh::clear(frame.result, 0),
         _ => {}
     }
 }
@@ -260,7 +275,7 @@ fn note_range(slot: &Slot, frame: &Frame, start: usize, size: usize) {
 
 fn allocate(slot: &Slot, frame: &mut Frame, size: Size, noted: bool) -> usize {
     if !noted || !guard::active() {
-        return call_if(noted);
+        return call_if(noted || fresh::is_wanted(slot));
     }
     match guard::allocate_for(slot, frame, size) {
         Some(block) => {
@@ -291,7 +306,7 @@ fn allocate_at(slot: &Slot, frame: &mut Frame, size: Size, noted: bool) -> usize
         );
         return returns(frame, 0);
     }
-    call_if(noted)
+    call_if(noted || fresh::is_wanted(slot))
 }
 
 fn free(slot: &Slot, frame: &mut Frame, block: usize) -> usize {
@@ -315,6 +330,10 @@ fn reallocate(slot: &Slot, frame: &mut Frame, size: Size, noted: bool) -> usize 
         Some(entry) => {
             frame.note.entry = entry;
             frame.note.words[0] = TAKEN;
+            CALL
+        }
+        None if fresh::is_wanted(slot) => {
+            frame.note.words[1] = fresh::room(block);
             CALL
         }
         None => call_if(noted),
@@ -370,7 +389,11 @@ fn reallocated(slot: &Slot, frame: &Frame, size: Size, noted: bool) {
                 ..old
             },
         ),
-        (_, None) => {}
+        (block, None) => {
+            if fresh::is_wanted(slot) {
+                fresh::clear(block, frame.note.words[1]);
+            }
+        }
     }
 }
 

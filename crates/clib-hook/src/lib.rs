@@ -13,6 +13,7 @@
 //!     table    one row per known function: what it opens, closes, returns when it fails
 //!     ledger   what each library holds      plan    which calls fail      mock    which are replaced
 //!     guard    an allocator whose blocks end at inaccessible pages
+//! fresh        memory given to other objects, without old bytes that look like pointers
 //! valgrind     requests to the tool that the process may run under
 //! crash        fatal signals and time limits become records       record   the memory shared with the parent
 //! flush        what is still written when a process ends badly
@@ -27,7 +28,7 @@
 //! - A hook never allocates from the C heap, takes no lock that is held across foreign code, and works in a
 //!   forked child. What it remembers lives in private mappings, and addresses in there are disguised.
 //! - Unsafe code lives in the modules that touch foreign memory or registers (`sys`, `objects`, `slots`, `thunk`, `dispatch`,
-//!   `effects`, `unwind`, `crash`, `flush`, `reach`, `guard`, `valgrind`); the rest is safe.
+//!   `effects`, `fresh`, `unwind`, `crash`, `flush`, `reach`, `guard`, `valgrind`); the rest is safe.
 //! - x86-64 Linux with glibc only.
 
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu")))]
@@ -38,6 +39,7 @@ compile_error!(
 mod dispatch;
 mod effects;
 mod error;
+mod fresh;
 mod lock;
 mod region;
 mod slots;

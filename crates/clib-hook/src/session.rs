@@ -9,12 +9,13 @@ use std::{
 };
 
 use crate::{
-    Error, dispatch, guard,
+    Error, dispatch, fresh, guard,
     ledger::{self, Held, Kind},
     lock::Lock,
     mock,
     objects::{self, Area, Mapped, Pattern},
     plan,
+    reach::before,
     slots::{self, Found},
     sys,
     table::{self, Effect, Group},
@@ -89,7 +90,7 @@ pub struct Session {
 #[derive(Debug)]
 struct Hooked {
     mapped: Mapped,
-    /// Which pattern it matched; `None` if only releases are watched.
+    /// Which pattern it matched; `None` if it is not under test: then only releases are watched, and fresh memory is cleared.
     pattern: Option<usize>,
     slots: Vec<&'static Slot>,
 }
@@ -175,6 +176,7 @@ impl Session {
         }
         let session = Self { running: true };
         guard::start(options.guard.as_ref())?;
+        fresh::start();
         watch_lookups()?;
         session.rescan()?;
         Ok(session)
@@ -276,13 +278,10 @@ impl Session {
         held
     }
 
-    /// Takes things out of the ledger, so that they are not reported again.
+    /// Sees to it that things are not reported again. What is lost stays lost: [`crate::reach`] goes on leaving it out.
     pub fn disown(&self, held: &[Held]) {
         for held in held {
-            match held.kind {
-                Kind::Mapping => drop(ledger::take_range(held.key)),
-                kind => drop(ledger::remove(kind, held.key)),
-            }
+            ledger::disown(held.kind, held.key);
         }
     }
 
@@ -315,6 +314,8 @@ fn stop() -> Result<(), Error> {
     plan::disarm_all();
     mock::clear();
     guard::stop();
+    fresh::stop();
+    before::forget();
     for (address, _) in &LOOKUPS {
         address.store(0, Ordering::Release);
     }
@@ -516,7 +517,9 @@ impl State {
         let guarded = guard::active();
         let found = slots::find(&mapped, areas, |symbol| {
             table::find(symbol).is_some_and(|row| {
-                row.effect.releases() && (guarded || row.effect != Effect::UsableSize)
+                let releases =
+                    row.effect.releases() && (guarded || row.effect != Effect::UsableSize);
+                releases || fresh::is_given_by(row)
             })
         });
         let slots = self.patch(WATCHER, found, areas)?;
@@ -690,8 +693,10 @@ fn watch_forks() -> Result<(), Error> {
         mock::hold();
         guard::hold();
         ledger::hold();
+        before::hold();
     }
     extern "C" fn done() {
+        before::release();
         ledger::release();
         guard::release();
         mock::release();

@@ -154,6 +154,14 @@ fn keep_second(fixture: &Fixture) {
     std::hint::black_box(&mut held);
 }
 
+#[inline(never)]
+fn tell_first(fixture: &Fixture) {
+    let mut held = fixture.all();
+    fixture.session.disown(&held[..1]);
+    held.iter_mut().for_each(|held| held.key = 0);
+    std::hint::black_box(&mut held);
+}
+
 fn globals_hold_and_chains_are_followed() {
     let fixture = Fixture::new();
     let head = fixture.get("chain", ());
@@ -171,6 +179,23 @@ fn globals_hold_and_chains_are_followed() {
         [Reach::Lost, Reach::Reachable]
     );
     fixture.get("forget", ());
+    fixture.drop_all();
+}
+
+fn what_was_told_holds_nothing() {
+    let fixture = Fixture::new();
+    let head = fixture.get("chain", ());
+    assert_eq!(
+        how(fixture.all(), &Roots::default()),
+        [Reach::Lost, Reach::IndirectlyLost]
+    );
+    tell_first(&fixture);
+    assert_eq!(
+        how(fixture.all(), &Roots::default()),
+        [Reach::Lost],
+        "it is not told again, is no live memory because of that, and takes nothing with it"
+    );
+    fixture.get("drop", head);
     fixture.drop_all();
 }
 
@@ -237,6 +262,7 @@ fn main() {
     // SAFETY: a plain number; it is asked for before anything else runs.
     assert_eq!(unsafe { libc::mallopt(libc::M_PERTURB, 165) }, 1);
     globals_hold_and_chains_are_followed();
+    what_was_told_holds_nothing();
     values_buffers_and_other_mappings_hold();
     stacks_of_other_threads_hold();
     println!("reachability: ok");

@@ -19,7 +19,7 @@ use std::{
     hash::{BuildHasherDefault, Hasher},
 };
 
-use clib_hook::reach::{Reach, Roots, reachability};
+use clib_hook::reach::{Reach, Roots, before, reachability};
 use pyo3::{ffi, prelude::*, types::PyList};
 
 use crate::{
@@ -535,8 +535,15 @@ fn judge(held: &[Bound<'_, Held>], mut roots: Roots) -> PyResult<Vec<&'static st
         .collect())
 }
 
+/// Remembers what stands in the C heap now: no pointers to what is acquired later.
+#[pyfunction]
+fn remember_heap() -> PyResult<()> {
+    before::remember().map_err(to_py)
+}
+
 /// Adds what this module exports.
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(remember_heap, module)?)?;
     module.add_function(wrap_pyfunction!(reach, module)?)?;
     module.add_function(wrap_pyfunction!(leads_to, module)?)
 }

@@ -14,6 +14,7 @@ pub(crate) struct Entry {
     pub(crate) size: u64,
     pub(crate) site: usize,
     pub(crate) sequence: u64,
+    /// [`NOBODY`] once it was disowned.
     pub(crate) test: u32,
     pub(crate) thread: i32,
     pub(crate) stack: u32,
@@ -25,6 +26,9 @@ pub(crate) struct Entry {
 unsafe impl Plain for Entry {}
 
 const KIND_SHIFT: u32 = 56;
+
+/// The owner of what is not told again.
+pub(crate) const NOBODY: u32 = u32::MAX;
 
 /// What a kind and a key are stored as. Keys are user-space addresses or descriptors, so they leave the top byte free.
 #[inline]
@@ -54,6 +58,20 @@ impl Entry {
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.disguised == 0
+    }
+
+    /// Whether nobody asks for it any more.
+    pub(crate) fn is_disowned(&self) -> bool {
+        self.test == NOBODY
+    }
+
+    /// The bytes that it stands for in sums of what is held.
+    pub(crate) fn counted(&self) -> i64 {
+        if self.is_disowned() {
+            0
+        } else {
+            self.size.cast_signed()
+        }
     }
 
     pub(crate) fn kind(&self) -> u8 {
@@ -128,7 +146,7 @@ impl Table {
         self.newest = self.newest.max(entry.sequence);
         if let Some(at) = self.find(entry.disguised) {
             let before = std::mem::replace(&mut self.places[at], entry);
-            return entry.size.cast_signed() - before.size.cast_signed();
+            return entry.counted() - before.counted();
         }
         // At most three quarters full, so that every probe ends.
         if (self.used + 1) * 4 > self.places.len() * 3 && !self.grow() {
@@ -137,7 +155,7 @@ impl Table {
         }
         self.place(entry);
         self.used += 1;
-        entry.size.cast_signed()
+        entry.counted()
     }
 
     fn place(&mut self, entry: Entry) {
@@ -183,6 +201,16 @@ impl Table {
         self.places[gap] = Entry::EMPTY;
         self.used -= 1;
         Some(removed)
+    }
+
+    /// Keeps an entry, but as one that nobody asks for, and tells how many bytes fewer the entries stand for.
+    pub(crate) fn disown(&mut self, disguised: u64) -> i64 {
+        let Some(at) = self.find(disguised) else {
+            return 0;
+        };
+        let before = self.places[at].counted();
+        self.places[at].test = NOBODY;
+        before
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Entry> {

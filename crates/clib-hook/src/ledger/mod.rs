@@ -104,7 +104,7 @@ pub(crate) fn remove(kind: Kind, key: usize) -> Option<Entry> {
     let disguised = disguise(kind as u8, key);
     let removed = shard(disguised).lock().remove(disguised)?;
     if kind == Kind::Memory {
-        BYTES.fetch_sub(removed.size.cast_signed(), Ordering::Relaxed);
+        BYTES.fetch_sub(removed.counted(), Ordering::Relaxed);
     }
     Some(removed)
 }
@@ -141,6 +141,20 @@ pub(crate) fn cut_range(start: usize, size: usize) -> bool {
 /// Takes out the mapping that begins at an address, and returns its size.
 pub(crate) fn take_range(start: usize) -> Option<(usize, Entry)> {
     RANGES.lock().take(start)
+}
+
+/// Sees to it that something is not told again. Memory stays known: what is lost is no live memory, and what it points to is not
+/// reached through it.
+pub(crate) fn disown(kind: Kind, key: usize) {
+    match kind {
+        Kind::Memory => {
+            let disguised = disguise(kind as u8, key);
+            let fewer = shard(disguised).lock().disown(disguised);
+            BYTES.fetch_sub(fewer, Ordering::Relaxed);
+        }
+        Kind::Mapping => RANGES.lock().disown(key),
+        Kind::Descriptor => drop(remove(kind, key)),
+    }
 }
 
 /// Takes descriptors `first..=last` out.
@@ -180,13 +194,13 @@ pub(crate) fn since(mark: u64) -> Vec<Held> {
             found.extend(
                 table
                     .iter()
-                    .filter(|entry| entry.sequence > mark)
+                    .filter(|entry| entry.sequence > mark && !entry.is_disowned())
                     .map(|entry| (entry.kind(), !entry.key(), entry.size, *entry)),
             );
         }
     }
     for (start, size, entry) in RANGES.lock().iter() {
-        if entry.sequence > mark {
+        if entry.sequence > mark && !entry.is_disowned() {
             found.push((Kind::Mapping as u8, !start, size as u64, *entry));
         }
     }
@@ -227,8 +241,22 @@ pub(crate) fn count() -> usize {
     TABLES.iter().map(|table| table.lock().len()).sum::<usize>() + RANGES.lock().iter().count()
 }
 
-/// Every block and mapping as (inverted address, size), for a reachability scan.
-pub(crate) fn extents() -> Vec<(usize, usize)> {
+/// Where a block or mapping lies, for a reachability scan.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Extent {
+    /// Its address, inverted.
+    pub(crate) inverted: usize,
+    pub(crate) size: usize,
+    /// It is a block of the C heap, and not a mapping.
+    pub(crate) block: bool,
+    /// As [`Held::sequence`].
+    pub(crate) sequence: u64,
+    /// Nobody asks for it.
+    pub(crate) disowned: bool,
+}
+
+/// Every block and mapping, those that were disowned as well.
+pub(crate) fn extents() -> Vec<Extent> {
     let mut extents = Vec::new();
     for table in &TABLES {
         extents.extend(
@@ -236,10 +264,22 @@ pub(crate) fn extents() -> Vec<(usize, usize)> {
                 .lock()
                 .iter()
                 .filter(|entry| entry.kind() == Kind::Memory as u8)
-                .map(|entry| (!entry.key(), usize::try_from(entry.size).unwrap_or(0))),
+                .map(|entry| Extent {
+                    inverted: !entry.key(),
+                    size: usize::try_from(entry.size).unwrap_or(0),
+                    block: true,
+                    sequence: entry.sequence,
+                    disowned: entry.is_disowned(),
+                }),
         );
     }
-    extents.extend(RANGES.lock().iter().map(|(start, size, _)| (!start, size)));
+    extents.extend(RANGES.lock().iter().map(|(start, size, entry)| Extent {
+        inverted: !start,
+        size,
+        block: false,
+        sequence: entry.sequence,
+        disowned: entry.is_disowned(),
+    }));
     extents
 }
 

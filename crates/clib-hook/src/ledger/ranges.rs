@@ -1,6 +1,6 @@
 //! What is mapped: ranges that can be cut, split and moved, in order of address.
 
-use super::entries::Entry;
+use super::entries::{Entry, NOBODY};
 use crate::region::{Array, Plain};
 
 /// A mapping that is held. Addresses are stored inverted, as in the table of blocks.
@@ -109,6 +109,16 @@ impl Ranges {
             }
         }
         touched
+    }
+
+    /// Keeps the range that begins at `start`, but as one that nobody asks for.
+    pub(crate) fn disown(&mut self, start: usize) {
+        let at = self.first_after(start);
+        if let Some(range) = self.items[..self.used].get_mut(at)
+            && range.start() == start
+        {
+            range.entry.test = NOBODY;
+        }
     }
 
     /// Takes out the range that begins at `start`, if there is one.

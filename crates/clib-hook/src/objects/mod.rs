@@ -217,6 +217,15 @@ fn build_id(mut notes: &[u8]) -> Option<String> {
     }
 }
 
+/// Whether an object is the C library.
+pub(crate) fn is_c_library(object: &Object) -> bool {
+    let name = Path::new(&object.path)
+        .file_name()
+        .map(|name| name.to_string_lossy())
+        .unwrap_or_default();
+    name.starts_with("libc.so") || name.starts_with("libc-2.")
+}
+
 /// Whether an object is the dynamic loader, the kernel's own, the C library or a checking tool: never hooked.
 pub(crate) fn is_system(object: &Object) -> bool {
     let name = Path::new(&object.path)
@@ -228,8 +237,7 @@ pub(crate) fn is_system(object: &Object) -> bool {
         || name.starts_with("ld-2.")
         || name.starts_with("linux-vdso")
         || name.starts_with("linux-gate")
-        || name.starts_with("libc.so")
-        || name.starts_with("libc-2.")
+        || is_c_library(object)
         || ["libasan", "libtsan", "libubsan", "liblsan", "vgpreload_"]
             .iter()
             .any(|tool| name.starts_with(tool))

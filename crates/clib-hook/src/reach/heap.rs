@@ -80,6 +80,17 @@ pub(super) fn chunk_room(size: usize) -> usize {
     (size + 8).next_multiple_of(16).max(SMALLEST) - 8
 }
 
+/// Bytes that the block of `size` bytes at `start` really has: a chunk may be a little larger than asked for.
+pub(super) fn room(start: usize, size: usize) -> usize {
+    let least = chunk_room(size);
+    match sys::read_word(start.wrapping_sub(8)) {
+        Some(header) => (header & !FLAGS)
+            .wrapping_sub(8)
+            .clamp(least, least + SMALLEST - 16),
+        None => size,
+    }
+}
+
 /// Where the chunk after a block begins: inside the block's own last word, if that is used. The C library's lists of free chunks point there.
 pub(super) fn next_chunk(start: usize, size: usize) -> usize {
     start + chunk_room(size) - 8

@@ -15,12 +15,13 @@ use residue::Residue;
 
 use crate::{
     Error,
-    ledger::{self, Held, Kind},
+    ledger::{self, Extent, Held, Kind},
     objects,
     region::Array,
     session, sys,
 };
 
+pub mod before;
 mod heap;
 mod residue;
 mod roots;
@@ -59,7 +60,13 @@ pub struct Roots {
 struct Block {
     inverted: usize,
     size: usize,
+    /// Bytes that it really has: nobody writes to those beyond its size, which keep what was there before.
+    room: usize,
     mark: Mark,
+    /// As [`Held::sequence`].
+    sequence: u64,
+    /// Nobody asks for it: it was told before, and what it points to did not go with it now.
+    disowned: bool,
 }
 
 impl Block {
@@ -69,6 +76,10 @@ impl Block {
 
     fn end(&self) -> usize {
         self.start().saturating_add(self.size)
+    }
+
+    fn end_of_room(&self) -> usize {
+        self.start().saturating_add(self.room)
     }
 }
 
@@ -183,15 +194,21 @@ fn scan_memory(held: &[Held], roots: &Roots, registers: &[usize; 6]) -> Result<S
 }
 
 impl Search {
-    /// `extents`: inverted address and size of each block.
-    fn new(extents: Vec<(usize, usize)>) -> Result<Self, Error> {
+    fn new(extents: Vec<Extent>) -> Result<Self, Error> {
         let mut blocks: Vec<Block> = extents
             .into_iter()
             // Even an empty block has an address that someone may keep.
-            .map(|(inverted, size)| Block {
-                inverted,
-                size: size.max(1),
+            .map(|extent| Block {
+                inverted: extent.inverted,
+                size: extent.size.max(1),
+                room: if extent.block {
+                    heap::room(!extent.inverted, extent.size)
+                } else {
+                    extent.size
+                },
                 mark: Mark::None,
+                sequence: extent.sequence,
+                disowned: extent.disowned,
             })
             .collect();
         blocks.sort_unstable_by_key(Block::start);
@@ -289,7 +306,7 @@ impl Search {
     fn find_indirect(&mut self) {
         // What lost blocks point to.
         let lost: Vec<usize> = (0..self.blocks.len())
-            .filter(|at| self.blocks[*at].mark == Mark::None)
+            .filter(|at| self.blocks[*at].mark == Mark::None && !self.blocks[*at].disowned)
             .collect();
         let mut leads: Vec<Vec<usize>> = Vec::with_capacity(lost.len());
         for at in &lost {
@@ -334,7 +351,13 @@ mod tests {
     fn search(blocks: &[&Vec<usize>]) -> Search {
         let extents = blocks
             .iter()
-            .map(|block| (!(block.as_ptr() as usize), block.len() * 8))
+            .map(|block| Extent {
+                inverted: !(block.as_ptr() as usize),
+                size: block.len() * 8,
+                block: true,
+                sequence: 1,
+                disowned: false,
+            })
             .collect();
         Search::new(extents).expect("memory")
     }

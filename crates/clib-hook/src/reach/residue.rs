@@ -2,9 +2,15 @@
 //!
 //! Who takes a block writes only what he needs of it. The rest keeps what was there before: links of the C library's lists of
 //! free chunks, and the upper bytes of a word whose lower ones a short text took. A scan cannot know what was never written, but
-//! these leave marks. Everything here must be certain enough: a pointer that is taken for residue is a false alarm.
+//! these leave marks, and what was there before anything was acquired is known ([`super::before`]). Everything here must be certain enough: a pointer that is taken for residue is a false alarm.
 
-use super::{Block, heap};
+use std::sync::Arc;
+
+use super::{
+    Block,
+    before::{self, Before},
+    heap,
+};
 use crate::sys;
 
 /// Links of lists of free chunks come in pairs, at this alignment.
@@ -19,6 +25,7 @@ pub(super) struct Residue {
     bins: (usize, usize),
     /// Memory of an interpreter's own, in order, as (start, end): its list of it is no pointer to what comes after.
     others: Vec<(usize, usize)>,
+    before: Option<Arc<Before>>,
 }
 
 impl Residue {
@@ -32,6 +39,7 @@ impl Residue {
         Self {
             bins: bins(libc),
             others,
+            before: before::get(),
         }
     }
 
@@ -43,9 +51,17 @@ impl Residue {
         } else {
             before
         };
-        self.is_bin(partner, at)
+        self.had(at, word, block)
+            || self.is_bin(partner, at)
             || (word != block.start() && (ends_text(before, word) || starts_text(before, word, at)))
             || self.is_end(before, word)
+    }
+
+    /// The word was there when nobody had the block.
+    fn had(&self, at: usize, word: usize, block: &Block) -> bool {
+        self.before
+            .as_ref()
+            .is_some_and(|before| before.had(at, word, block.sequence))
     }
 
     /// The head of a list of free chunks, which only the list's other links lead to.

@@ -17,7 +17,7 @@ pub(super) fn ranges(
     search
         .blocks
         .iter()
-        .for_each(|block| holes.add(block.start(), block.end()));
+        .for_each(|block| holes.add(block.start(), block.end_of_room()));
     roots
         .exclude
         .iter()
