@@ -41,22 +41,43 @@ pub(super) fn free_chunks(owned: &[usize], mut found: impl FnMut(usize, usize)) 
     // Chunks in fast bins look used; this puts them where free chunks are.
     // SAFETY: no preconditions; it frees nothing that is in use.
     unsafe { libc::malloc_trim(usize::MAX / 2) };
-    let Some(maps) = maps() else { return };
+    let (Some(maps), Some(mut memory)) = (maps(), Window::new()) else {
+        return;
+    };
     for line in maps.split(|byte| *byte == b'\n') {
         let Some((start, end, name)) = writable(line) else {
             continue;
         };
         if name == b"[heap]" {
-            walk(start, end, key, owned, &mut found);
+            walk(start, end, key, owned, &mut memory, &mut found);
         } else if name.is_empty() {
             // Other memory may go before, in the same area.
             let mut arena = start.next_multiple_of(ARENA);
             while arena + ARENA_HEAD < end {
-                arena_chunks(arena, end.min(arena + ARENA), key, owned, &mut found);
+                let end = end.min(arena + ARENA);
+                arena_chunks(arena, end, key, owned, &mut memory, &mut found);
                 arena += ARENA;
             }
         }
     }
+}
+
+/// Calls `found` with the address and value of each word of the main heap, which lies from `start` to `end`, that is in memory in
+/// use, and could be an address; as far as its chunks add up. Call it in the main thread.
+pub(super) fn addresses(start: usize, end: usize, mut found: impl FnMut(usize, usize)) {
+    const LARGE: usize = 1 << 16;
+    let key = cache_key();
+    // A large request takes chunks out of fast bins; see above.
+    // SAFETY: nobody uses the block.
+    unsafe { libc::free(std::hint::black_box(libc::malloc(LARGE))) };
+    let (Some(mut memory), Some(mut words)) = (Window::new(), Window::new()) else {
+        return;
+    };
+    let mut used = start;
+    walk(start, end, key, &[], &mut memory, &mut |free, next| {
+        words.addresses(used, free, &mut found);
+        used = next;
+    });
 }
 
 /// Free chunks of a thread's heap. Where its chunks begin depends on the version: it is where a walk leads exactly to the end.
@@ -65,13 +86,14 @@ fn arena_chunks(
     end: usize,
     key: usize,
     owned: &[usize],
+    memory: &mut Window,
     found: &mut impl FnMut(usize, usize),
 ) {
     let mut firsts = (arena + 0x20..arena + ARENA_HEAD).step_by(16);
-    if let Some(first) = firsts.find(|first| walk(*first, end, key, &[], &mut |_, _| {})) {
+    if let Some(first) = firsts.find(|first| walk(*first, end, key, &[], memory, &mut |_, _| {})) {
         // What goes before describes the heap: it points to chunks, not for their owners.
         found(arena, first);
-        walk(first, end, key, owned, found);
+        walk(first, end, key, owned, memory, found);
     }
 }
 
@@ -104,19 +126,78 @@ pub(super) fn is_head_of_arena(word: usize, at: usize) -> bool {
         && sys::read_word(arena).is_some_and(|own| (arena + 1..arena + 0x100).contains(&own))
 }
 
+/// Memory that is read in order, and in large pieces: a look through the kernel for each word would take most of the time.
+struct Window {
+    bytes: Array<u8>,
+    start: usize,
+    read: usize,
+}
+
+/// Bytes of it that are kept when it moves on: a walk also looks back.
+const OVERLAP: usize = 4096;
+
+impl Window {
+    fn new() -> Option<Self> {
+        Some(Self {
+            bytes: Array::new(super::PIECE)?,
+            start: 0,
+            read: 0,
+        })
+    }
+
+    /// Calls `found` with each word of a range that could be an address, as (address, word).
+    fn addresses(&mut self, start: usize, end: usize, found: &mut impl FnMut(usize, usize)) {
+        const LOWEST: usize = 1 << 16;
+        const HIGHEST: usize = 1 << 47;
+        let mut at = start.next_multiple_of(8);
+        while at + 8 <= end {
+            if self.word(at).is_none() {
+                return;
+            }
+            let from = at - self.start;
+            let to = self.read.min(end - self.start);
+            for (number, word) in self.bytes[from..to].chunks_exact(8).enumerate() {
+                let word = word.try_into().map_or(0, usize::from_ne_bytes);
+                if (LOWEST..HIGHEST).contains(&word) {
+                    found(at + number * 8, word);
+                }
+            }
+            at += (to - from) & !7;
+        }
+    }
+
+    /// The word at `address`, as it was when this part was read; `None` if it cannot be read.
+    fn word(&mut self, address: usize) -> Option<usize> {
+        if address < self.start || address + 8 > self.start + self.read {
+            // What goes before may not be there.
+            for start in [address.saturating_sub(OVERLAP), address] {
+                self.start = start & !(sys::PAGE - 1);
+                self.read = sys::read_memory(self.start, &mut self.bytes);
+                if address + 8 <= self.start + self.read {
+                    break;
+                }
+            }
+        }
+        let at = address - self.start;
+        let bytes = self.bytes[..self.read].get(at..at + 8)?;
+        Some(usize::from_ne_bytes(bytes.try_into().ok()?))
+    }
+}
+
 /// Walks over chunks; says whether they lead exactly to `end`.
 fn walk(
     start: usize,
     end: usize,
     key: usize,
     owned: &[usize],
+    memory: &mut Window,
     found: &mut impl FnMut(usize, usize),
 ) -> bool {
     let mut owned = &owned[owned.partition_point(|inverted| !inverted < start)..];
     // The first chunk's user part is aligned to 16.
     let mut chunk = start.next_multiple_of(16);
     while chunk + SMALLEST <= end {
-        let Some(size) = sys::read_word(chunk + 8).map(|word| word & !FLAGS) else {
+        let Some(size) = memory.word(chunk + 8).map(|word| word & !FLAGS) else {
             return false;
         };
         if size < SMALLEST || !size.is_multiple_of(16) || size > end - chunk {
@@ -129,13 +210,15 @@ fn walk(
             found(user, end);
             return true;
         }
-        let free = sys::read_word(next + 8).is_some_and(|word| word & PREVIOUS_IN_USE == 0);
+        let free = memory
+            .word(next + 8)
+            .is_some_and(|word| word & PREVIOUS_IN_USE == 0);
         let passed = owned
             .iter()
             .take_while(|inverted| !**inverted < next)
             .count();
         owned = &owned[passed..];
-        if free || passed > 0 || (key != 0 && sys::read_word(user + 8) == Some(key)) {
+        if free || passed > 0 || (key != 0 && memory.word(user + 8) == Some(key)) {
             // The user part goes on to the size word of the next chunk.
             found(user, next + 8);
         }
