@@ -11,14 +11,14 @@ import dataclasses
 import re
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
+from xml.sax.saxutils import escape
 
 from .findings import Place
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-_ELEMENT = re.compile(rb"<(error|fatal_signal)>.*?</\1>", re.DOTALL)
 _OBJECT = re.compile(r"^(0x[0-9a-fA-F]+)$")
 
 
@@ -50,15 +50,28 @@ class Error:
 
 
 class Reader:
-    """Reads what has been added to a file since the last look."""
+    """Reads what has been added to a file since the last look.
+
+    Only errors with a frame in an object that is asked for are looked into: a leak check
+    tells thousands of the interpreter's, and this runs under valgrind, too.
+
+    Attributes:
+        seen: how many errors, whosever they are, were read.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._offset = 0
         self._rest = b""
+        self.seen = 0
 
-    def new(self) -> list[Error]:
-        """The errors that are complete by now, and were not yet told."""
+    def new(self, objects: Iterable[str], skip: int = 0) -> list[Error]:
+        """The errors that are complete by now, were not yet told, and are of ``objects``.
+
+        Args:
+            objects: paths, as valgrind writes them.
+            skip: how many of the file's first errors do not count.
+        """
         try:
             if self._path.stat().st_size == self._offset:
                 return []
@@ -68,14 +81,34 @@ class Reader:
         except FileNotFoundError:
             return []
         self._offset += len(data)
-        self._rest += data
+        data = self._rest + data
+        names = [escape(name).encode() for name in objects]
         errors = []
         end = 0
-        for match in _ELEMENT.finditer(self._rest):
-            errors.append(_error(ET.fromstring(match[0])))  # noqa: S314
-            end = match.end()
-        self._rest = self._rest[max(end, self._rest.rfind(b"<error>", end)) :]
+        for start, end in _elements(data):  # noqa: B007 (the last end counts)
+            self.seen += 1
+            if self.seen > skip and any(
+                data.find(name, start, end) >= 0 for name in names
+            ):
+                errors.append(_error(ET.fromstring(data[start:end])))  # noqa: S314
+        self._rest = data[end:]
         return errors
+
+
+def _elements(data: bytes) -> list[tuple[int, int]]:
+    """Where errors, and the signal that may follow them, begin and end."""
+    found = []
+    for tag in (b"error", b"fatal_signal"):
+        opening, closing = b"<%s>" % tag, b"</%s>" % tag
+        start = data.find(opening)
+        while start >= 0:
+            end = data.find(closing, start)
+            if end < 0:
+                break
+            end += len(closing)
+            found.append((start, end))
+            start = data.find(opening, end)
+    return sorted(found)
 
 
 def _error(element: ET.Element) -> Error:

@@ -87,7 +87,6 @@ class Valgrind:
         self._tool = tool
         self._own = folder / f"valgrind.{os.getpid()}.xml"
         self._told = folder / f"told.{os.getpid()}"
-        self._number = 0
         # What earlier processes left is told by ``explain``.
         self._left_out = set(folder.glob("valgrind.*.xml")) - {self._own}
         self._readers: dict[Path, Reader] = {}
@@ -127,8 +126,8 @@ class Valgrind:
         """What process ``process`` said in ``test`` before it died."""
         told = self._folder / f"told.{process}"
         known = int(told.read_text()) if told.exists() else 0
-        errors = Reader(self._folder / f"valgrind.{process}.xml").new()
-        return self._findings(errors[known:], test)
+        reader = Reader(self._folder / f"valgrind.{process}.xml")
+        return self._findings(reader.new(self._under_test(), skip=known), test)
 
     def _new(self) -> list[Error]:
         """What this process and its forked children have said since the last look."""
@@ -136,12 +135,15 @@ class Valgrind:
         for path in sorted(self._folder.glob("valgrind.*.xml")):
             if path not in self._left_out:
                 reader = self._readers.setdefault(path, Reader(path))
-                more = reader.new()
-                if path == self._own and more:
-                    self._number += len(more)
-                    self._told.write_text(str(self._number))
-                errors += more
+                before = reader.seen
+                errors += reader.new(self._under_test())
+                if path == self._own and reader.seen != before:
+                    self._told.write_text(str(reader.seen))
         return errors
+
+    def _under_test(self) -> set[str]:
+        paths = {library.path for library in self._run.libraries}
+        return paths | {os.path.realpath(path) for path in paths}
 
     def _is_something_left(self) -> bool:
         left = self._run.native_session.held_since(self._before)
@@ -150,8 +152,7 @@ class Valgrind:
     def _findings(self, errors: list[Error], test: str) -> list[Finding]:
         if not errors:
             return []
-        under_test = {library.path for library in self._run.libraries}
-        under_test |= {os.path.realpath(path) for path in under_test}
+        under_test = self._under_test()
         found = []
         for error in errors:
             site = self._site(error, under_test)

@@ -43,7 +43,7 @@ fn is_c_library_s_own() -> bool {
         .any(|object| (object.start..object.end).contains(&malloc) && objects::is_c_library(object))
 }
 
-/// Whether a function hands out memory as it is.
+/// Whether calls of a function are watched for what it hands out.
 pub(crate) fn is_given_by(function: &table::Function) -> bool {
     let takes_size = matches!(
         function.effect,
@@ -52,7 +52,7 @@ pub(crate) fn is_given_by(function: &table::Function) -> bool {
             | Effect::Reallocate(_)
     );
     // Operators of C++ call `malloc`.
-    takes_size && !function.name.starts_with("operator")
+    ACTIVE.load(Ordering::Relaxed) && takes_size && !function.name.starts_with("operator")
 }
 
 /// Whether what this call is given is zeroed.

@@ -13,6 +13,7 @@ use crate::{
     lock::Lock,
     objects,
     region::Array,
+    valgrind,
 };
 
 use super::heap;
@@ -69,10 +70,17 @@ pub(super) fn get() -> Option<Arc<Before>> {
 }
 
 impl Before {
+    /// `None` where the C library's heap is not to be found.
     fn now() -> Result<Option<Self>, Error> {
+        if valgrind::running() != 0 {
+            return Ok(None); // it has a heap of its own
+        }
         let areas = objects::areas()?;
-        let is_heap =
-            |area: &&objects::Area| area.name == "[heap]" && area.end - area.start <= LARGEST;
+        let is_heap = |area: &&objects::Area| {
+            area.name == "[heap]"
+                && area.protection & libc::PROT_WRITE != 0
+                && area.end - area.start <= LARGEST
+        };
         let Some(heap) = areas.iter().find(is_heap) else {
             return Ok(None);
         };
