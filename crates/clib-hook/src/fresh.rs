@@ -43,6 +43,11 @@ fn is_c_library_s_own() -> bool {
         .any(|object| (object.start..object.end).contains(&malloc) && objects::is_c_library(object))
 }
 
+/// Whether blocks are zeroed.
+pub(crate) fn is_active() -> bool {
+    ACTIVE.load(Ordering::Relaxed)
+}
+
 /// Whether calls of a function are watched for what it hands out.
 pub(crate) fn is_given_by(function: &table::Function) -> bool {
     let takes_size = matches!(
@@ -52,12 +57,12 @@ pub(crate) fn is_given_by(function: &table::Function) -> bool {
             | Effect::Reallocate(_)
     );
     // Operators of C++ call `malloc`.
-    ACTIVE.load(Ordering::Relaxed) && takes_size && !function.name.starts_with("operator")
+    is_active() && takes_size && !function.name.starts_with("operator")
 }
 
 /// Whether what this call is given is zeroed.
 pub(crate) fn is_wanted(slot: &Slot) -> bool {
-    slot.library() == WATCHER && ACTIVE.load(Ordering::Relaxed)
+    slot.library() == WATCHER && is_active()
 }
 
 /// Bytes that `block` has, which a moment ago was given by the C library, or is about to be taken back by it.

@@ -12,6 +12,7 @@
 //!   dispatch   what a thunk asks: pass on, return at once, or call and look at the result
 //!     table    one row per known function: what it opens, closes, returns when it fails
 //!     ledger   what each library holds      plan    which calls fail      mock    which are replaced
+//!       filter which addresses may be held: most releases are of none
 //!     guard    an allocator whose blocks end at inaccessible pages
 //! fresh        memory given to other objects, without old bytes that look like pointers
 //! valgrind     requests to the tool that the process may run under

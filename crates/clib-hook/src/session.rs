@@ -418,10 +418,21 @@ fn slot(
         caller: AtomicU16::new(library),
         function,
         effect,
+        filtered: library == WATCHER && passes_by(effect),
         place,
         original,
         symbol,
     }))
+}
+
+/// Whether a call that watches releases need only be looked at when its block may be of a library under test.
+fn passes_by(effect: Effect) -> bool {
+    match effect {
+        _ if guard::used() => false,
+        Effect::Free => true,
+        Effect::Reallocate(_) => !fresh::is_active(),
+        _ => false,
+    }
 }
 
 fn is_open(descriptor: usize) -> bool {

@@ -9,6 +9,9 @@
 //! - restores them, calls the target, and lets [`after`] look at the result (only for functions in the table
 //!   whose arguments all travel in registers).
 //!
+//! Objects that are only watched for what they release go through a filter first, which looks the block up in
+//! [`crate::ledger::filter`] and leaves for the target at once when nobody under test can hold it.
+//!
 //! The frame is described by CFI, so unwinders, exceptions and thread cancellation pass through it. Pages of stubs
 //! are never writable and executable at once, and are never given back: libraries copy pointers.
 
@@ -20,7 +23,7 @@ use std::{
 
 use crate::{
     Error, dispatch,
-    ledger::Entry,
+    ledger::{self, Entry},
     lock::Lock,
     sys::{self, PAGE},
     table::Effect,
@@ -47,6 +50,8 @@ pub(crate) struct Slot {
     pub(crate) function: u16,
     /// Its row's effect.
     pub(crate) effect: Effect,
+    /// Calls of it pass by when their block is nobody's ([`crate::ledger::filter`]).
+    pub(crate) filtered: bool,
     /// Address of the word that is redirected; 0 if the stub was handed out by a lookup.
     pub(crate) place: usize,
     /// What the word held.
@@ -191,6 +196,22 @@ global_asm!(
     "ret",
     ".cfi_restore_state",
     ".cfi_endproc",
+    // The same for functions that release or resize a block, and take no variable arguments: rax is free. Most blocks are nobody's.
+    ".p2align 5",
+    ".globl clib_hook_filter",
+    ".hidden clib_hook_filter",
+    "clib_hook_filter:",
+    ".cfi_startproc",
+    "mov r10, rdi",
+    "shr r10, 4",
+    "movzx r10d, r10w",
+    "lea rax, [rip + {counters}]",
+    "cmp byte ptr [rax + r10], 0",
+    "jne clib_hook_thunk",
+    "cmp qword ptr [rip + {loading}], 0",
+    "jne clib_hook_thunk",
+    "jmp [r11 + {slot_target}]",
+    ".cfi_endproc",
     ".globl clib_hook_thunk_end",
     ".hidden clib_hook_thunk_end",
     "clib_hook_thunk_end:",
@@ -204,10 +225,14 @@ global_asm!(
     high = const offset_of!(Frame, result_high),
     before = sym before,
     after = sym after,
+    counters = sym ledger::filter::COUNTERS,
+    loading = sym dispatch::LOADING,
+    slot_target = const offset_of!(Slot, target),
 );
 
 unsafe extern "C" {
     fn clib_hook_thunk();
+    fn clib_hook_filter();
     fn clib_hook_thunk_end();
 }
 
@@ -272,12 +297,15 @@ pub(crate) fn stubs(slots: &[&'static Slot]) -> Result<Vec<usize>, Error> {
     }
     // Pages of their own, which nobody executes yet.
     let start = START.load(Ordering::Relaxed) + used;
-    // The address of the thunk comes first, then the stubs.
+    // The addresses of the thunk and of its filter come first, then the stubs.
     let target = clib_hook_thunk as unsafe extern "C" fn() as usize;
     write(start, &target.to_ne_bytes());
+    let filter = clib_hook_filter as unsafe extern "C" fn() as usize;
+    write(start + 8, &filter.to_ne_bytes());
     for (number, slot) in slots.iter().enumerate() {
         let at = start + STUB * (number + 1);
-        write(at, &code(at, start, (&raw const **slot) as usize));
+        let target = if slot.filtered { start + 8 } else { start };
+        write(at, &code(at, target, (&raw const **slot) as usize));
         addresses.push(at);
     }
     sys::protect(start, size, libc::PROT_READ | libc::PROT_EXEC)?;
@@ -290,14 +318,14 @@ fn write(at: usize, bytes: &[u8]) {
     unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), at as *mut u8, bytes.len()) };
 }
 
-/// `endbr64; movabs r11, slot; jmp [thunk]`, where the address of the thunk stands at `page`.
-fn code(at: usize, page: usize, slot: usize) -> [u8; STUB] {
+/// `endbr64; movabs r11, slot; jmp [target]`, where the address of the thunk or its filter stands at `target`.
+fn code(at: usize, target: usize, slot: usize) -> [u8; STUB] {
     let mut code = [0xcc; STUB];
     code[..4].copy_from_slice(&[0xf3, 0x0f, 0x1e, 0xfa]);
     code[4..6].copy_from_slice(&[0x49, 0xbb]);
     code[6..14].copy_from_slice(&slot.to_ne_bytes());
     code[14..16].copy_from_slice(&[0xff, 0x25]);
-    let distance = i32::try_from(page.wrapping_sub(at + 20).cast_signed()).unwrap_or_default();
+    let distance = i32::try_from(target.wrapping_sub(at + 20).cast_signed()).unwrap_or_default();
     code[16..20].copy_from_slice(&distance.to_ne_bytes());
     code
 }
@@ -387,6 +415,7 @@ mod tests {
             caller: AtomicU16::new(0),
             function: u16::MAX,
             effect,
+            filtered: false,
             place: 0,
             original: 0,
             symbol: "many",

@@ -140,7 +140,7 @@ impl Fixture {
 }
 
 #[test]
-fn blocks_are_held_until_freed_by_anyone() {
+fn blocks_are_held_until_freed() {
     let _alone = alone();
     let fixture = Fixture::new("blocks");
     let drop: extern "C" fn(usize) = fixture.library.function("drop");
@@ -176,6 +176,31 @@ fn blocks_are_held_until_freed_by_anyone() {
     drop(block);
     fixture.none("strdup");
     assert_eq!(fixture.session.calls("free").expect("known"), 7);
+}
+
+#[test]
+fn others_release_and_resize_what_is_held() {
+    let _alone = alone();
+    let other = build("others", SOURCE, &[]).load();
+    let fixture = Fixture::new("held");
+    let make: extern "C" fn(usize) -> usize = fixture.library.function("make");
+    let drop: extern "C" fn(usize) = other.function("drop");
+    let grow: extern "C" fn(usize, usize) -> usize = other.function("grow");
+    // More than fit into one group of the filter's, and some that share one.
+    let blocks: Vec<usize> = (0..3000).map(|size| make(size % 700 + 1)).collect();
+    assert_eq!(fixture.held().len(), blocks.len());
+    let (last, rest) = blocks.split_last().expect("many");
+    rest.iter().for_each(|block| drop(*block));
+    assert_eq!(fixture.held().len(), 1);
+    let moved = grow(*last, 100_000);
+    fixture.one("malloc", Kind::Memory, moved, 100_000);
+    drop(moved);
+    fixture.none("released by another");
+    drop(0);
+    // What is the other's own is nobody's here.
+    let make: extern "C" fn(usize) -> usize = other.function("make");
+    drop(grow(make(10), 5000));
+    fixture.none("another's");
 }
 
 #[test]

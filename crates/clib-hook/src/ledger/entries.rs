@@ -139,23 +139,22 @@ impl Table {
         }
     }
 
-    /// Puts an entry in, in place of one with the same key, and tells how many bytes more the entries stand for.
-    /// Without memory to grow, the entry is dropped and counted.
-    pub(crate) fn insert(&mut self, entry: Entry) -> i64 {
+    /// Puts an entry in, in place of one with the same key, which it returns. Without memory to grow, the entry is dropped
+    /// and counted, and is returned itself.
+    pub(crate) fn insert(&mut self, entry: Entry) -> Option<Entry> {
         debug_assert!(!entry.is_empty(), "an entry needs a key");
         self.newest = self.newest.max(entry.sequence);
         if let Some(at) = self.find(entry.disguised) {
-            let before = std::mem::replace(&mut self.places[at], entry);
-            return entry.counted() - before.counted();
+            return Some(std::mem::replace(&mut self.places[at], entry));
         }
         // At most three quarters full, so that every probe ends.
         if (self.used + 1) * 4 > self.places.len() * 3 && !self.grow() {
             self.lost += 1;
-            return 0;
+            return Some(entry);
         }
         self.place(entry);
         self.used += 1;
-        entry.counted()
+        None
     }
 
     fn place(&mut self, entry: Entry) {

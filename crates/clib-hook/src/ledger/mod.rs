@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 use crate::{lock::Lock, sys, table};
 
 mod entries;
+pub(crate) mod filter;
 mod ranges;
 pub(crate) mod stacks;
 
@@ -91,8 +92,12 @@ pub(crate) fn entry(row: u16, library: u16, site: usize, stack: u32, size: usize
 #[inline]
 pub(crate) fn insert(kind: Kind, key: usize, entry: Entry) {
     let entry = entry.keyed(kind as u8, key);
-    let more = shard(disguise(kind as u8, key)).lock().insert(entry);
+    let before = shard(disguise(kind as u8, key)).lock().insert(entry);
     if kind == Kind::Memory {
+        if before.is_none() {
+            filter::add(key);
+        }
+        let more = entry.counted() - before.map_or(0, |before| before.counted());
         let now = BYTES.fetch_add(more, Ordering::Relaxed) + more;
         PEAK.fetch_max(now, Ordering::Relaxed);
     }
@@ -104,6 +109,7 @@ pub(crate) fn remove(kind: Kind, key: usize) -> Option<Entry> {
     let disguised = disguise(kind as u8, key);
     let removed = shard(disguised).lock().remove(disguised)?;
     if kind == Kind::Memory {
+        filter::remove(key);
         BYTES.fetch_sub(removed.counted(), Ordering::Relaxed);
     }
     Some(removed)
@@ -289,6 +295,7 @@ pub(crate) fn clear() {
         table.lock().clear();
     }
     RANGES.lock().clear();
+    filter::clear();
     BYTES.store(0, Ordering::Relaxed);
     PEAK.store(0, Ordering::Relaxed);
 }
