@@ -56,11 +56,14 @@ def replies(device, count):
     """All that the server still has to send; every reply must be whole."""
     size = 32 + LARGE - 64
     received = bytearray()
-    while len(received) < count * size:
+    for _ in range(100 * count):
         try:
             received += device.sock.recv(1 << 20)
         except BlockingIOError:
             run(device)
+        if len(received) >= count * size:
+            break
+    assert len(received) == count * size
     for at in range(0, len(received), size):
         reply = check_reply(bytes(received[at : at + size]), VFIO_USER_REGION_READ)
         assert reply.payload[16:] == device.bar.memory[: LARGE - 64]
@@ -98,6 +101,16 @@ def test_reply_that_cannot_be_sent_becomes_an_error(device, faults):
     with faults.fail("sendmsg", errno.ENOBUFS):
         msg(device, device.sock, VFIO_USER_DEVICE_RESET, expect=errno.ENOBUFS)
     msg(device, device.sock, VFIO_USER_DEVICE_RESET)
+
+
+def test_eventfd_whose_flags_cannot_be_read_may_block(ctx, faults, fds):
+    setup_irqs(ctx, VFU_DEV_MSIX_IRQ, 1)
+    sock = serve(ctx)
+    event = fds.add(os.eventfd(0, os.EFD_CLOEXEC))
+    os.eventfd_write(event, 2**64 - 2)
+    with faults.fail("fcntl", errno.EINVAL):
+        set_irqs(ctx, sock, VFU_DEV_MSIX_IRQ, SET_EVENTFDS, 0, 1, fds=[event])
+    fails(errno.EAGAIN, lib.vfu_irq_trigger, ctx, 0)
 
 
 def transfer(device, function=lib.vfu_sgl_read, expect=errno.ETIMEDOUT):

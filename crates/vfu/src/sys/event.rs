@@ -27,12 +27,11 @@ impl EventFd {
         if !is_eventfd(fd.as_fd()) {
             return Err(fd);
         }
-        // SAFETY: no pointers. A failure (-1) has all bits set, and reads as non-blocking.
+        // SAFETY: no pointers.
         let flags = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) };
-        Ok(Self {
-            fd,
-            blocking: flags & libc::O_NONBLOCK == 0,
-        })
+        // Where it cannot be asked, it may block.
+        let blocking = flags < 0 || flags & libc::O_NONBLOCK == 0;
+        Ok(Self { fd, blocking })
     }
 
     /// Adds 1. A counter that is full fails with EAGAIN, also where the client left the descriptor in blocking mode.
