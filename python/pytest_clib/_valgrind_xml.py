@@ -8,6 +8,7 @@ here. Nothing here knows which errors are worth showing.
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
@@ -73,7 +74,7 @@ class Reader:
             skip: how many of the file's first errors do not count.
         """
         try:
-            if self._path.stat().st_size == self._offset:
+            if os.stat(self._path).st_size == self._offset:  # noqa: PTH116 (asked often)
                 return []
             with self._path.open("rb") as file:
                 file.seek(self._offset)

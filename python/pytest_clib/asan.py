@@ -8,7 +8,7 @@ a report (``-fsanitize-recover=address``) the session does, too; else it goes on
 process (``supervisor``).
 
 Leaks are found by the ledger, which knows what Python holds; LSan adds what others allocated
-on the library's behalf, and looks only when something was left.
+on the library's behalf, and looks only where the ledger had to search, and at the end.
 """
 
 from __future__ import annotations
@@ -186,7 +186,6 @@ class Asan:
         self._redirected: set[str] = set()
         self._offsets: dict[Path, int] = {}
         self._leaks: set[tuple[object, ...]] = set()
-        self._before = 0
         self._own = folder / f"sanitizer.{os.getpid()}"
         self._told = folder / f"told.{os.getpid()}"
         # What earlier processes left is told by ``explain``.
@@ -223,7 +222,6 @@ class Asan:
             if library.path not in self._redirected:
                 self._redirected.add(library.path)
                 self._redirect(library.path)
-        self._before = self._run.native_session.mark()
 
     def _redirect(self, path: str) -> None:
         """Have gcc's UBSan, which is a runtime of its own, write to a file."""
@@ -235,8 +233,7 @@ class Asan:
 
     def end_test(self, test: str) -> list[Finding]:
         """What was wrong in the test that ends now."""
-        left = self._run.native_session.held_since(self._before)
-        if any(held.kind == "memory" for held in left):
+        if self._run.leaks.searched:
             self._look_for_leaks()
         return self._findings(self._new(), test)
 

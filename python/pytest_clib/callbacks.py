@@ -13,7 +13,6 @@ error value and an errno.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import dataclasses
 import functools
@@ -23,8 +22,11 @@ import traceback
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from types import FrameType, TracebackType
+
+    Hook = Callable[[sys.UnraisableHookArgs], object]
+    Watch = tuple[Hook, Hook]
 
 FUNCFLAG_USE_ERRNO = 8  # of ctypes, which does not export it
 MARKS = ("ctypes callback function", "cffi callback")
@@ -97,9 +99,8 @@ class Callbacks:
             self._undo()
             self._undo = None
 
-    @contextlib.contextmanager
-    def watching(self) -> Iterator[None]:
-        """Catch exceptions of callbacks meanwhile; others go where they went."""
+    def watch(self) -> Watch:
+        """Catch exceptions of callbacks from now on; others go where they went."""
         before = sys.unraisablehook
 
         def hook(unraisable: sys.UnraisableHookArgs) -> None:
@@ -107,20 +108,18 @@ class Callbacks:
                 before(unraisable)
 
         sys.unraisablehook = hook
-        try:
-            yield
-        finally:
-            if sys.unraisablehook is hook:
-                sys.unraisablehook = before
+        return hook, before
 
-    @contextlib.contextmanager
-    def keeping(self) -> Iterator[list[object]]:
-        """Callbacks made meanwhile stay alive as long as the list that this gives."""
-        before, _Kept.callbacks = _Kept.callbacks, []
-        try:
-            yield _Kept.callbacks
-        finally:
-            _Kept.callbacks = before
+    def unwatch(self, watch: Watch) -> None:
+        """Undo ``watch``, whose result this takes."""
+        hook, before = watch
+        if sys.unraisablehook is hook:
+            sys.unraisablehook = before
+
+    def keep(self, kept: list[object]) -> list[object]:
+        """Callbacks made from now on live as long as ``kept``; tells the list before."""
+        before, _Kept.callbacks = _Kept.callbacks, kept
+        return before
 
     def take(self) -> list[Caught]:
         """What was caught since the last time."""

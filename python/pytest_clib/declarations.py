@@ -12,13 +12,7 @@ if TYPE_CHECKING:
 
 
 def check(run: Run) -> list[Finding]:
-    """Findings about the ctypes declarations of all modules that are loaded now.
-
-    Under valgrind or ASAN there are none: they do not depend on how a test runs, and the
-    session without the tool tells them at a small part of the time.
-    """
-    if run.options.tool:
-        return []
+    """Findings about the ctypes declarations of all modules that are loaded now."""
     return abi.check(
         [library.path for library in run.libraries if library.debug],
         rootdir=run.config.rootpath,

@@ -43,7 +43,7 @@ class Execution:
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self._stack = contextlib.ExitStack()
+        self._kept_before: list[object] = []
         self._namespaces = Namespaces()
 
     # Collection: libraries are loaded by imports, and callbacks may run there already.
@@ -51,8 +51,11 @@ class Execution:
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_make_collect_report(self) -> Generator[None, Any, Any]:
         """Catch exceptions of callbacks during an import."""
-        with self.run.callbacks.watching():
+        watch = self.run.callbacks.watch()
+        try:
             report = yield
+        finally:
+            self.run.callbacks.unwatch(watch)
         self.run.rescan()
         for caught in self.run.callbacks.take():
             if not caught.reported:
@@ -78,7 +81,8 @@ class Execution:
         self.run.leaks.start_test(item.nodeid)
         for check in self.run.checks:
             check.start_test(item.nodeid)
-        item.stash[KEPT] = self._stack.enter_context(self.run.callbacks.keeping())
+        item.stash[KEPT] = kept = []
+        self._kept_before = self.run.callbacks.keep(kept)
         return (yield)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -105,8 +109,10 @@ class Execution:
 
     def _end_test(self, item: pytest.Item) -> list[Finding]:
         """The findings of the ledger that fail the test."""
-        self._stack.close()
-        item.stash.setdefault(KEPT, []).clear()
+        kept = item.stash.get(KEPT, None)
+        if kept is not None:
+            self.run.callbacks.keep(self._kept_before)
+            kept.clear()
         stopped = item.stash[STOPPED]
         found = self.run.leaks.end_test(
             failed=bool(stopped),
@@ -130,12 +136,15 @@ class Execution:
         if fixturedef.scope == "function":
             return (yield)
         name = f"{fixturedef.argname!r} ({fixturedef.scope} scope)"
-        with (
-            self.run.leaks.in_fixture(fixturedef, name),
-            self.run.callbacks.keeping() as kept,
-        ):
-            request.addfinalizer(kept.clear)
+        kept: list[object] = []
+        request.addfinalizer(kept.clear)
+        owner = self.run.leaks.start_fixture(fixturedef, name)
+        before = self.run.callbacks.keep(kept)
+        try:
             return (yield)
+        finally:
+            self.run.callbacks.keep(before)
+            self.run.leaks.resume(owner)
 
     def pytest_fixture_post_finalizer(self, fixturedef: Any) -> None:
         """A fixture has been torn down."""
@@ -166,7 +175,8 @@ class Execution:
         if session.exitstatus == pytest.ExitCode.INTERNAL_ERROR:
             return result
         self.run.findings.extend(self.run.leaks.finish(Variables(self._namespaces)))
-        if any(library.debug for library in self.run.libraries):
+        # They do not depend on how a test runs: the session without a tool tells them sooner.
+        if not self.run.options.tool and any(lib.debug for lib in self.run.libraries):
             from . import declarations  # noqa: PLC0415 (needs the debug information)
 
             self.run.findings.extend(declarations.check(self.run))
@@ -211,35 +221,32 @@ class CallbackPhases:
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, Any, Any]:
         """See ``_phase``."""
-        with self._phase(item):
-            return (yield)
+        return (yield from self._phase(item))
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, Any, Any]:
         """See ``_phase``."""
-        with self._phase(item):
-            return (yield)
+        return (yield from self._phase(item))
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, Any, Any]:
         """See ``_phase``."""
-        with self._phase(item):
-            return (yield)
+        return (yield from self._phase(item))
 
-    @contextlib.contextmanager
-    def _phase(self, item: pytest.Item) -> Iterator[None]:
+    def _phase(self, item: pytest.Item) -> Generator[None, Any, Any]:
         callbacks = self._execution.run.callbacks
-        raised: BaseException | None = None
-        with callbacks.watching():
-            try:
-                yield
-            except BaseException as error:
-                raised = error
-                self._take(item, raised)
-                raise
-        pending = self._take(item, raised)
+        watch = callbacks.watch()
+        try:
+            result = yield
+        except BaseException as error:
+            self._take(item, error)
+            raise
+        finally:
+            callbacks.unwatch(watch)
+        pending = self._take(item, None)
         if pending is not None:
             raise pending
+        return result
 
     def _take(
         self, item: pytest.Item, raised: BaseException | None

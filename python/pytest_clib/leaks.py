@@ -14,7 +14,6 @@ down, and what is left at the end of the session. Then:
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import gc
 from collections import defaultdict
@@ -24,7 +23,7 @@ from . import descriptors, places, reach
 from .findings import Finding, Kind, Severity
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
 
     from .namespaces import Variables
     from .run import Run
@@ -57,7 +56,12 @@ class Owner:
 
 
 class Leaks:
-    """The check; one per run."""
+    """The check; one per run.
+
+    Attributes:
+        searched: whether the last test left something that variables do not plainly hold, so
+            that all memory was searched.
+    """
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -67,6 +71,7 @@ class Leaks:
         self._current = self._owners[0]
         self._judging_late = False
         self._began = False
+        self.searched = False
 
     @property
     def current(self) -> Owner:
@@ -80,17 +85,17 @@ class Leaks:
             self._run.native.remember_heap()
         self._enter(self._new(test))
 
-    @contextlib.contextmanager
-    def in_fixture(self, key: object, name: str) -> Iterator[None]:
-        """What is acquired meanwhile belongs to a fixture of wider scope."""
+    def start_fixture(self, key: object, name: str) -> Owner:
+        """What is acquired from now on belongs to a fixture of wider scope; tells whose it was."""
         before = self._current
         owner = self._new("", f"fixture {name}")
         self._fixtures[key] = owner
         self._enter(owner)
-        try:
-            yield
-        finally:
-            self._enter(before)
+        return before
+
+    def resume(self, owner: Owner) -> None:
+        """What is acquired from now on belongs to ``owner`` again."""
+        self._enter(owner)
 
     def fixture_finished(self, key: object) -> None:
         """The fixture has been torn down: judge it with the test that did so."""
@@ -113,6 +118,7 @@ class Leaks:
             skip: tells objects that end with the test.
             namespaces: tells where the suite's variables are.
         """
+        self.searched = False
         test = self._current
         over = [test, *self._finished]
         self._finished.clear()
@@ -128,6 +134,7 @@ class Leaks:
         self._collect(mark, numbers)
         if not self._left(mark, numbers):
             return []
+        self.searched = True
         findings = self._judge(
             numbers, test.test, skip(), namespaces(), descriptors_too=not failed
         )

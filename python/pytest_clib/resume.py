@@ -7,6 +7,7 @@ died finds there what it need not run again.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,7 @@ class Journal:
         self.running: str | None = None
         self.finished = False
         self._process = 0
+        self._file: io.FileIO | None = None
         if self._path.exists():
             for line in self._path.read_text(encoding="utf-8").splitlines():
                 self._take(json.loads(line))
@@ -59,9 +61,16 @@ class Journal:
             self.finished = True
 
     def write(self, **event: Any) -> None:
-        """Add an event."""
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(event) + "\n")
+        """Add an event, which is in the file when this returns."""
+        if self._file is None:
+            self._file = self._path.open("ab", buffering=0)
+        self._file.write(json.dumps(event).encode() + b"\n")
+
+    def close(self) -> None:
+        """Nothing is added any more."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
     def died(self, status: int) -> None:
         """The process died in the running test."""
@@ -96,9 +105,7 @@ class Resume:
         hook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
         self._replaying = True
         for data in known:
-            report = self._config.hook.pytest_report_from_serializable(
-                config=self._config, data=data
-            )
+            report = _passed(item, data) if "passed" in data else self._report(data)
             hook.pytest_runtest_logreport(report=report)
         if death is not None:
             report = self._death(item, death, "setup" if not known else "call")
@@ -110,11 +117,14 @@ class Resume:
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Note what is known of a test."""
-        if not self._replaying:
+        if self._replaying:
+            return
+        data = _short(report)
+        if data is None:
             data = self._config.hook.pytest_report_to_serializable(
                 config=self._config, report=report
             )
-            self._journal.write(test=report.nodeid, report=data)
+        self._journal.write(test=report.nodeid, report=data)
 
     def pytest_runtest_logfinish(self, nodeid: str) -> None:
         """A test is over."""
@@ -125,6 +135,12 @@ class Resume:
     def pytest_sessionfinish(self) -> None:
         """The session is over."""
         self._journal.write(finished=True)
+        self._journal.close()
+
+    def _report(self, data: dict[str, Any]) -> pytest.TestReport:
+        return self._config.hook.pytest_report_from_serializable(  # type: ignore[no-any-return]
+            config=self._config, data=data
+        )
 
     def _death(
         self, item: pytest.Item, death: tuple[int, int], when: Any
@@ -156,3 +172,40 @@ class Resume:
             test=test,
             command=self._run.command(test),
         )
+
+
+# What a report has if nothing happened in the phase.
+_PLAIN = {"longrepr": None, "sections": [], "user_properties": [], "clib_findings": []}
+_TIMES = ("duration", "start", "stop")
+_OF_TEST = {"nodeid", "location", "keywords", "outcome", "when", *_PLAIN, *_TIMES}
+
+
+def _short(report: pytest.TestReport) -> dict[str, Any] | None:
+    """The report of a phase in which nothing happened, in few words; else ``None``.
+
+    Most are: what pytest makes of them is several times as long, and this runs under a tool.
+    """
+    fields = vars(report)
+    if report.outcome != "passed" or not fields.keys() <= _OF_TEST:
+        return None
+    if any(fields.get(name) for name in _PLAIN):
+        return None
+    times = {name: fields[name] for name in _TIMES if name in fields}
+    return {"passed": report.when, "times": times}
+
+
+def _passed(item: pytest.Item, data: dict[str, Any]) -> pytest.TestReport:
+    """The inverse of ``_short``."""
+    report = pytest.TestReport(
+        nodeid=item.nodeid,
+        location=item.location,
+        keywords={name: 1 for name in item.keywords},
+        outcome="passed",
+        longrepr=None,
+        when=data["passed"],
+        sections=[],
+        user_properties=[],
+        **data["times"],
+    )
+    report.__dict__["clib_findings"] = []
+    return report

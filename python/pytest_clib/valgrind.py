@@ -9,11 +9,13 @@ access of the interpreter to memory that the library has freed is one.
 
 Leaks: the ledger knows which blocks Python still holds by number, and valgrind does not, so
 what the library itself allocated is judged by the ledger. Valgrind's leak check adds what
-others allocated on its behalf.
+others allocated on its behalf. It reads all memory, which takes long here, and so is asked
+after a test only when the ledger had to search, and at the end.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 import re
@@ -88,9 +90,9 @@ class Valgrind:
         self._own = folder / f"valgrind.{os.getpid()}.xml"
         self._told = folder / f"told.{os.getpid()}"
         # What earlier processes left is told by ``explain``.
-        self._left_out = set(folder.glob("valgrind.*.xml")) - {self._own}
-        self._readers: dict[Path, Reader] = {}
-        self._before = 0
+        self._left_out = set(os.listdir(folder)) - {self._own.name}  # noqa: PTH208
+        self._readers: dict[str, Reader] = {}
+        self._unchecked: str | None = None  # the first test since the last leak check
         # The search for what is lost reads all memory, defined or not.
         for name in ("end_test", "finish", "now"):
             setattr(run.leaks, name, self._quietly(getattr(run.leaks, name)))
@@ -106,21 +108,38 @@ class Valgrind:
 
         return quiet
 
-    def start_test(self, test: str) -> None:  # noqa: ARG002
+    def start_test(self, test: str) -> None:
         """A test begins."""
-        self._before = self._run.native_session.mark()
+        self._unchecked = self._unchecked or test
 
     def end_test(self, test: str) -> list[Finding]:
         """What was wrong in the test that ends now."""
-        if self._tool == "memcheck" and self._is_something_left():
-            self._run.native.valgrind_leak_check()
-        return self._findings(self._new(), test)
+        found = self._findings(self._new(), test)
+        if self._tool == "memcheck" and self._run.leaks.searched:
+            found += self._leaks(test)
+        return found
 
     def finish(self) -> list[Finding]:
         """What is lost by now, and was not told yet."""
+        found = self._findings(self._new(), "")
         if self._tool == "memcheck":
-            self._run.native.valgrind_leak_check()
-        return self._findings(self._new(), "")
+            found += self._leaks("")
+        return found
+
+    def _leaks(self, test: str) -> list[Finding]:
+        """What has been lost since the last leak check."""
+        self._run.native.valgrind_leak_check()
+        found = self._findings(self._new(), test)
+        since, self._unchecked = self._unchecked, None
+        if since in (None, test):
+            return found
+        note = f"lost in this test, or in one before it, from {since} on"
+        return [
+            dataclasses.replace(one, details="\n".join(filter(None, (one.details, note))))
+            if one.size and test
+            else one
+            for one in found
+        ]
 
     def explain(self, test: str, process: int) -> list[Finding]:
         """What process ``process`` said in ``test`` before it died."""
@@ -132,22 +151,21 @@ class Valgrind:
     def _new(self) -> list[Error]:
         """What this process and its forked children have said since the last look."""
         errors = []
-        for path in sorted(self._folder.glob("valgrind.*.xml")):
-            if path not in self._left_out:
-                reader = self._readers.setdefault(path, Reader(path))
-                before = reader.seen
-                errors += reader.new(self._under_test())
-                if path == self._own and reader.seen != before:
-                    self._told.write_text(str(reader.seen))
+        for name in sorted(os.listdir(self._folder)):  # noqa: PTH208 (asked often)
+            if name in self._left_out or not name.startswith("valgrind."):
+                continue
+            reader = self._readers.get(name)
+            if reader is None:
+                reader = self._readers[name] = Reader(self._folder / name)
+            before = reader.seen
+            errors += reader.new(self._under_test())
+            if name == self._own.name and reader.seen != before:
+                self._told.write_text(str(reader.seen))
         return errors
 
     def _under_test(self) -> set[str]:
         paths = {library.path for library in self._run.libraries}
         return paths | {os.path.realpath(path) for path in paths}
-
-    def _is_something_left(self) -> bool:
-        left = self._run.native_session.held_since(self._before)
-        return any(held.kind == "memory" for held in left)
 
     def _findings(self, errors: list[Error], test: str) -> list[Finding]:
         if not errors:
