@@ -86,7 +86,7 @@ class Reader:
         names = [escape(name).encode() for name in objects]
         errors = []
         end = 0
-        for start, end in _elements(data):  # noqa: B007 (the last end counts)
+        for start, end in _elements(data):
             self.seen += 1
             if self.seen > skip and any(
                 data.find(name, start, end) >= 0 for name in names

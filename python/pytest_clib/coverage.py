@@ -37,6 +37,7 @@ HOW = (
     "build it with --coverage (gcc, clang), with -fprofile-instr-generate -fcoverage-mapping "
     "(clang), or with RUSTFLAGS='-C instrument-coverage' (rustc)"
 )
+_KNOWN = ".libraries"  # ends the name of a file with the paths that a process knows of
 Lines = dict[str, dict[int, int]]  # file, line, how often it ran
 
 
@@ -127,6 +128,10 @@ class Coverage:
                 self._counters[library.path] = _open(
                     kind_of(names), library.path, library.bias, names, self._raw
                 )
+        if len(self._counters) > before:
+            # For who evaluates it, should this process die.
+            known = self._raw / f"{os.getpid()}{_KNOWN}"
+            known.write_text("\n".join(self._counters), encoding="utf-8")
         if len(self._counters) > before and self._open():
             native = self._run.native
             native.flush_at_end([counters.flush for counters in self._open()])
@@ -232,7 +237,8 @@ def evaluate(
 
     Args:
         folder: the directory of ``--clib-coverage``.
-        libraries: paths of the libraries under test.
+        libraries: paths of the libraries under test; those that processes knew of which died
+            are added.
         patterns: source files that count, as globs; without any, all that are below a
             directory that someone may edit. Those of a glob behind ``!`` never count.
         by_test: tell which tests reach a line, too.
@@ -245,7 +251,7 @@ def evaluate(
     whole: Lines = {}
     outside: Lines = {}
     kinds: dict[str, list[str]] = {}
-    for path in libraries:
+    for path in dict.fromkeys([*libraries, *_known(raw)]):
         names = elf_symbols.read(path)
         kind = kind_of(names)
         if not kind:
@@ -283,6 +289,13 @@ def evaluate(
     if data["left_out"]:
         note += f"; {data['left_out']} lines do not count: no function in the library has them"
     return Result(data, note, percent)
+
+
+def _known(raw: Path) -> list[str]:
+    """Paths of the libraries that any process knew of."""
+    files = sorted(raw.glob(f"*{_KNOWN}"))
+    paths = [path for one in files for path in one.read_text("utf-8").splitlines()]
+    return [path for path in paths if Path(path).exists()]
 
 
 def _counts(file: str, patterns: Sequence[str]) -> bool:

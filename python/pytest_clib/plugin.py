@@ -127,18 +127,22 @@ def _start_tool(early_config: pytest.Config) -> None:
         map(early_config.getini, ("clib_valgrind", "clib_asan", "clib_coverage"))
     ):
         return
-    from . import coverage, supervisor, workers
+    from . import roles
 
-    supervisor.claim(early_config)
+    roles.claim(early_config)
     try:
         early = options.read_early(early_config)
-        is_child = supervisor.folder(early_config) is not None
-        is_worker = workers.is_worker()
+        is_child = roles.folder(early_config) is not None
+        is_worker = roles.is_worker()
         if early.coverage is not None:
+            from . import coverage
+
             fresh = not (is_child or is_worker or early.coverage_append)
             coverage.prepare(early.coverage, fresh=fresh)
-        if is_child or is_worker or workers.are_wanted(chosen):
+        if is_child or is_worker or roles.are_workers_wanted(chosen):
             return
+        from . import supervisor
+
         tool = supervisor.wanted(early)
         if tool is None and supervisor.is_command(early_config):
             tool = supervisor.NoTool()

@@ -7,7 +7,6 @@ died finds there what it need not run again.
 
 from __future__ import annotations
 
-import io
 import json
 import os
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ import pytest
 from .findings import Finding, Kind
 
 if TYPE_CHECKING:
+    import io
     from collections.abc import Callable
     from pathlib import Path
 
@@ -199,7 +199,7 @@ def _passed(item: pytest.Item, data: dict[str, Any]) -> pytest.TestReport:
     report = pytest.TestReport(
         nodeid=item.nodeid,
         location=item.location,
-        keywords={name: 1 for name in item.keywords},
+        keywords=dict.fromkeys(item.keywords, 1),
         outcome="passed",
         longrepr=None,
         when=data["passed"],

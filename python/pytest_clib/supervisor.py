@@ -26,13 +26,11 @@ from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
-from . import asan, resume, valgrind
+from . import asan, resume, roles, valgrind
 
 if TYPE_CHECKING:
     from .options import Options
 
-FOLDER = "CLIB_TOOL_FOLDER"
-SHARED = pytest.StashKey[Path]()
 MOST_CHILDREN = 200  # a session in which so many tests die says enough
 
 
@@ -64,18 +62,6 @@ class NoTool:
     def environ(self, folder: Path) -> dict[str, str]:  # noqa: ARG002
         """Nothing is needed."""
         return {}
-
-
-def claim(config: pytest.Config) -> None:
-    """Note that this session is the child of a supervisor, if it is."""
-    name = os.environ.pop(FOLDER, None)
-    if name:
-        config.stash[SHARED] = Path(name)
-
-
-def folder(config: pytest.Config) -> Path | None:
-    """The shared directory, in a child; ``None`` elsewhere."""
-    return config.stash.get(SHARED, None)
 
 
 def wanted(options: Options) -> Tool | None:
@@ -115,7 +101,7 @@ def run(config: pytest.Config, tool: Tool) -> int:
         environ = {
             **os.environ,
             **tool.environ(shared),
-            FOLDER: str(shared),
+            roles.FOLDER: str(shared),
         }
         for _ in range(MOST_CHILDREN):
             status = _run(command, environ, config.invocation_params.dir)

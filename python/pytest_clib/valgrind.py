@@ -135,7 +135,9 @@ class Valgrind:
             return found
         note = f"lost in this test, or in one before it, from {since} on"
         return [
-            dataclasses.replace(one, details="\n".join(filter(None, (one.details, note))))
+            dataclasses.replace(
+                one, details="\n".join(filter(None, (one.details, note)))
+            )
             if one.size and test
             else one
             for one in found

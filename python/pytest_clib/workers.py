@@ -11,36 +11,18 @@ import json
 import os
 import shlex
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from . import supervisor
+from . import roles, supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from .findings import Finding
-
-
-def are_wanted(namespace: Any) -> bool:
-    """Whether tests will be executed by workers."""
-    return bool(
-        getattr(namespace, "numprocesses", None) or getattr(namespace, "tx", None)
-    )
-
-
-def is_worker() -> bool:
-    """Whether this session is a worker, and not a session that a test in one has started."""
-    frame = sys._getframe()  # noqa: SLF001 (xdist tells a session what it is only later)
-    while frame is not None:
-        if frame.f_globals.get("__name__") == "__channelexec__":
-            return True
-        frame = frame.f_back
-    return False
 
 
 class UnderTool:
@@ -78,7 +60,7 @@ class UnderTool:
         shutil.rmtree(self._shared, ignore_errors=True)
 
     def _words(self, folder: Path) -> list[str]:
-        environ = {**self._tool.environ(folder), supervisor.FOLDER: str(folder)}
+        environ = {**self._tool.environ(folder), roles.FOLDER: str(folder)}
         variables = [f"{name}={value}" for name, value in environ.items()]
         return ["env", *variables, *self._tool.command(folder)]
 

@@ -279,8 +279,9 @@ def test_error_paths_under_torture_that_end_badly(kind, tmp_path):
     assert hits[4] >= 4  # gcov derives some counts from those of later lines
 
 
+@pytest.mark.parametrize("workers", ["-n1", "-n2"])
 @pytest.mark.parametrize("kind", BUILDS)
-def test_two_libraries_with_workers(kind, tmp_path):
+def test_two_libraries_with_workers(kind, workers, tmp_path):
     first = compile_to(tmp_path, *BUILDS[kind])
     source = "int other(int n) {\n    return n + 1; }\n"
     second = compile_to(tmp_path, *BUILDS[kind], source=source, name="other")
@@ -288,7 +289,7 @@ def test_two_libraries_with_workers(kind, tmp_path):
         SUITE + f"\ndef test_other():\n    c.CDLL({str(second)!r}).other(7)\n"
         "def test_crash():\n    lib.classify(7)\n    c.string_at(0)\n"
     )
-    done, data = run(tmp_path, first, f"--clib={second}", "-n2", suite=suite)
+    done, data = run(tmp_path, first, f"--clib={second}", workers, suite=suite)
     assert data, done.stdout + done.stderr
     reached = {
         Path(entry["file"]).name: [
