@@ -37,7 +37,7 @@ HOW = (
     "build it with --coverage (gcc, clang), with -fprofile-instr-generate -fcoverage-mapping "
     "(clang), or with RUSTFLAGS='-C instrument-coverage' (rustc)"
 )
-_KNOWN = ".libraries"  # ends the name of a file with the paths that a process knows of
+_KNOWN = "libraries."  # and a process: a file with the paths that it knows of
 Lines = dict[str, dict[int, int]]  # file, line, how often it ran
 
 
@@ -130,7 +130,7 @@ class Coverage:
                 )
         if len(self._counters) > before:
             # For who evaluates it, should this process die.
-            known = self._raw / f"{os.getpid()}{_KNOWN}"
+            known = self._raw / f"{_KNOWN}{os.getpid()}"
             known.write_text("\n".join(self._counters), encoding="utf-8")
         if len(self._counters) > before and self._open():
             native = self._run.native
@@ -293,7 +293,7 @@ def evaluate(
 
 def _known(raw: Path) -> list[str]:
     """Paths of the libraries that any process knew of."""
-    files = sorted(raw.glob(f"*{_KNOWN}"))
+    files = sorted(raw.glob(f"{_KNOWN}*"))
     paths = [path for one in files for path in one.read_text("utf-8").splitlines()]
     return [path for path in paths if Path(path).exists()]
 
