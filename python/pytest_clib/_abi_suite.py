@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     Written = Callable[[], tuple[str, Place | None]]  # its text, and where it stands
 
 
-@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+@dataclasses.dataclass(eq=False, repr=False)
 class Declared:
     """A type that the suite declares.
 

@@ -407,10 +407,7 @@ def merged(groups: dict[tuple[Any, ...], tuple[Finding, set[str]]]) -> list[Find
     """One finding a group, the worst and most frequent first."""
     order = [str(kind) for kind in Kind]
     severe = Counter({"crash": 4, "abort": 3, "oom-abort": 3, "exit": 3, "hang": 2})
-    found = [
-        dataclasses.replace(finding, count=len(tests))
-        for finding, tests in groups.values()
-    ]
+    found = [finding._replace(count=len(tests)) for finding, tests in groups.values()]
     return sorted(
         found,
         key=lambda f: (

@@ -14,7 +14,6 @@ on the library's behalf, and looks only where the ledger had to search, and at t
 from __future__ import annotations
 
 import ctypes
-import dataclasses
 import os
 import re
 import shutil
@@ -344,7 +343,7 @@ class Asan:
                     self._run.native, library.bias + place.offset + 1
                 )
                 if found and found[0].function:
-                    return dataclasses.replace(found[0], offset=place.offset)
+                    return found[0]._replace(offset=place.offset)
         return place
 
 

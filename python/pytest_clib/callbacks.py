@@ -33,7 +33,7 @@ MARKS = ("ctypes callback function", "cffi callback")
 MOCKS = ("unittest.mock", "mock.mock")
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False, repr=False)
 class Caught:
     """An exception that a callback ended with.
 

@@ -6,9 +6,8 @@ native module does not.
 
 from __future__ import annotations
 
-import dataclasses
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -91,8 +90,7 @@ def _judge_header(head: bytes) -> str:
     return ""
 
 
-@dataclasses.dataclass(frozen=True)
-class Segment:
+class Segment(NamedTuple):
     """A part of a library that it can write to.
 
     Attributes:

@@ -7,9 +7,8 @@ read them. Nothing here knows pytest or the native module.
 
 from __future__ import annotations
 
-import dataclasses
 import enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -51,8 +50,7 @@ class Severity(str, enum.Enum):
         return self.value
 
 
-@dataclasses.dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """A place in machine code, as far as it could be symbolised.
 
     Attributes:
@@ -77,8 +75,7 @@ class Place:
         return f"{self.function} ({where})" if self.function else where
 
 
-@dataclasses.dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     """One thing that is wrong.
 
     Attributes:
@@ -111,18 +108,20 @@ class Finding:
     backtrace: tuple[Place, ...] = ()
     details: str = ""
     command: str = ""
-    count: int = 1
+    count: int = 1  # type: ignore[assignment] (tuple's method is not wanted)
     size: int = 0
     place: Place | None = None
     trail: tuple[Place, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The finding as JSON data (the schema of ``--clib-report``)."""
-        data = dataclasses.asdict(self)
+        data = self._asdict()
         data["kind"] = str(self.kind)
         data["severity"] = str(self.severity)
-        data["backtrace"] = [dataclasses.asdict(place) for place in self.backtrace]
-        data["trail"] = [dataclasses.asdict(place) for place in self.trail]
+        data["site"] = self.site and self.site._asdict()
+        data["backtrace"] = [place._asdict() for place in self.backtrace]
+        data["place"] = self.place and self.place._asdict()
+        data["trail"] = [place._asdict() for place in self.trail]
         return data
 
     @classmethod

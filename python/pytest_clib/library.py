@@ -11,7 +11,7 @@ from . import elf
 SHOWN = 8  # digits of a build id in the header; reports have them all
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(eq=False, repr=False)
 class Library:
     """A library under test.
 

@@ -30,7 +30,7 @@ HELP = (
 )
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False, repr=False)
 class Allowance:
     """What one keyword of one marker allows."""
 

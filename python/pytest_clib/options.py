@@ -8,10 +8,9 @@ with one line. No other module looks into ``config.option``.
 
 from __future__ import annotations
 
-import dataclasses
 import types
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 
 import pytest
 
@@ -26,8 +25,7 @@ if TYPE_CHECKING:
 GROUPS = ("memory", "fd", "socket", "file", "mapping", "thread", "time", "process")
 
 
-@dataclasses.dataclass(frozen=True)
-class Option:
+class Option(NamedTuple):
     """One option.
 
     Attributes:
@@ -213,8 +211,7 @@ def add(parser: pytest.Parser) -> None:
         parser.addini(option.key, option.help, type=ini_type, default=None)
 
 
-@dataclasses.dataclass(frozen=True)
-class Options:
+class Options(NamedTuple):
     """The options of one run, checked.
 
     Attributes:

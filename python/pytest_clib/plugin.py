@@ -7,6 +7,8 @@
   (``report.clib_findings``) and, what belongs to no test, in the worker's output.
 - Without ``--clib`` nothing is registered, and nothing is touched.
 - What a session does not use is not imported: most of what is here costs nothing then.
+
+PYTEST_DONT_REWRITE: nothing here asserts.
 """
 
 # ruff: noqa: PLC0415 (imported where it is used)

@@ -60,7 +60,7 @@ class Cell:
             "class": self.category,
             "module": self.module,
             "offset": self.offset,
-            "site": dataclasses.asdict(self.site) if self.site else None,
+            "site": self.site and self.site._asdict(),
             "count": count,
         }
 

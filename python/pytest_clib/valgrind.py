@@ -15,7 +15,6 @@ after a test only when the ledger had to search, and at the end.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import os
 import re
@@ -135,9 +134,7 @@ class Valgrind:
             return found
         note = f"lost in this test, or in one before it, from {since} on"
         return [
-            dataclasses.replace(
-                one, details="\n".join(filter(None, (one.details, note)))
-            )
+            one._replace(details="\n".join(filter(None, (one.details, note))))
             if one.size and test
             else one
             for one in found
