@@ -116,7 +116,7 @@ def modules_of(rootdir: str, handles: Iterable[Any]) -> dict[str, Any]:
     """The suite's modules by name, in the order they were imported."""
     wanted = {id(one) for one in handles}
     root = os.path.join(os.path.realpath(rootdir), "")  # noqa: PTH118 - wants the slash
-    standard = os.path.join(os.path.realpath(os.path.dirname(os.__file__)), "")  # noqa: PTH118, PTH120
+    standard = os.path.join(os.path.dirname(os.__file__), "")  # noqa: PTH118, PTH120
     out: dict[str, Any] = {}
     packages: set[str] = set()
     files: dict[str, str] = {}
@@ -126,15 +126,14 @@ def modules_of(rootdir: str, handles: Iterable[Any]) -> dict[str, Any]:
         if path is None or name.partition(".")[0] == OWN_PACKAGE:
             continue
         files[name] = path
+        if path.startswith(standard) and not is_installed(path):
+            continue
         folder, _, file = path.rpartition("/")
         if folder not in folders:
             folders[folder] = os.path.realpath(folder)
         real = f"{folders[folder]}/{file}"
-        inside = not any(part in real for part in SITE_PACKAGES)
-        if real.startswith(root) and inside:
+        if real.startswith(root) and not is_installed(real):
             out[name] = module
-        elif real.startswith(standard) and inside:
-            continue
         elif wanted and not wanted.isdisjoint(map(id, values(module))):
             packages.add(name.partition(".")[0])
     if packages:
@@ -142,6 +141,11 @@ def modules_of(rootdir: str, handles: Iterable[Any]) -> dict[str, Any]:
             if name in files and name.partition(".")[0] in packages:
                 out.setdefault(name, module)
     return out
+
+
+def is_installed(path: str) -> bool:
+    """Whether a file lies in a folder of installed packages."""
+    return any(part in path for part in SITE_PACKAGES)
 
 
 def values(module: Any) -> list[Any]:
@@ -188,10 +192,14 @@ def records(modules: dict[str, Any]) -> list[type]:
 def callbacks(modules: dict[str, Any]) -> dict[type, list[tuple[str, str]]]:
     """Prototypes that modules give names to: class to (file, name)."""
     found: dict[type, list[tuple[str, str]]] = {}
+    metaclasses: dict[type, bool] = {}
     for module in modules.values():
         path = file_of(module)
-        for name, one in items(module):
-            if path and is_class(one) and issubclass_of_function(one):
+        for name, one in items(module) if path else ():
+            kind = type(one)
+            if kind not in metaclasses:
+                metaclasses[kind] = is_class(one)
+            if metaclasses[kind] and issubclass_of_function(one):
                 places = found.setdefault(one, [])
                 if all(known != name for _, known in places):
                     places.append((path, name))

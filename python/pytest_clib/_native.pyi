@@ -194,8 +194,9 @@ def remember_heap() -> None: ...
 def by_type(objects: list[object], groups: dict[type, str]) -> dict[str, list[Any]]: ...
 def leads_to(
     held: list[Held],
-    objects: list[object],
+    namespaces: list[dict[str, Any]],
     *,
+    passed: list[type],
     owner_types: list[type],
     buffer_of: Callable[[object], tuple[int, int] | None],
     buffers: list[tuple[int, int]],

@@ -7,7 +7,6 @@ into, and which Python types own memory that only they know the way to.
 from __future__ import annotations
 
 import ctypes
-import dataclasses
 import gc
 import os
 import sys
@@ -18,8 +17,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-LEAVES = (int, bytes, bytearray)
-PASSED = (str, float, type, FunctionType, BuiltinFunctionType, ModuleType, type(None))
+# Their instances hold nothing of a library's.
+PASSED = [str, float, type, FunctionType, BuiltinFunctionType, ModuleType, type(None)]
+
+# The base of everything with a buffer, which has no public name.
+CDATA = ctypes.c_int.__mro__[-2]
 
 INVERTED = 2**64 - 1  # minus an address: what no scan takes for a pointer
 THREAD_HEAP = 64 << 20  # heaps of threads begin at multiples of this
@@ -42,31 +44,14 @@ def leads_to(
     Looks at the values in ``namespaces`` and what these contain, at the memory of
     ``variables``, as (address, bytes), and no further: fast, and right when it says yes.
     """
-    objects: list[object] = []
-    for namespace in namespaces:
-        for value in list(namespace.values()):
-            _add_value(objects, value)
     return native.leads_to(  # type: ignore[no-any-return]
         held,
-        objects,
+        list(namespaces),
+        passed=PASSED,
         owner_types=owner_types(),
         buffer_of=buffer_of,
         buffers=list(variables),
     )
-
-
-def _add_value(objects: list[object], value: object) -> None:
-    if isinstance(value, LEAVES):
-        objects.append(value)
-    elif isinstance(value, (list, tuple, set, frozenset)):
-        objects.extend(value)
-    elif isinstance(value, dict):
-        objects.extend(value.values())
-    elif not isinstance(value, PASSED):
-        objects.append(value)
-        attributes = getattr(value, "__dict__", None)
-        if type(attributes) is dict:
-            objects.extend(attributes.values())
 
 
 def classify(
@@ -82,7 +67,7 @@ def classify(
     objects = gc.get_objects()
     objects.append(sys.modules)
     objects.extend(_thread_values())
-    memory = Memory.now()
+    memory = Memory()
     return native.reach(  # type: ignore[no-any-return]
         held,
         objects,
@@ -95,7 +80,6 @@ def classify(
     )
 
 
-@dataclasses.dataclass
 class Memory:
     """The mappings of the process, as far as a scan must know them.
 
@@ -109,14 +93,11 @@ class Memory:
         heaps: the C library's heaps, as (start, end).
     """
 
-    exclude: list[tuple[int, int]] = dataclasses.field(default_factory=list)
-    anonymous: list[tuple[int, int]] = dataclasses.field(default_factory=list)
-    heaps: list[tuple[int, int]] = dataclasses.field(default_factory=list)
-
-    @classmethod
-    def now(cls) -> Memory:
+    def __init__(self) -> None:
         """The mappings at this moment."""
-        memory = cls()
+        self.exclude: list[tuple[int, int]] = []
+        self.anonymous: list[tuple[int, int]] = []
+        self.heaps: list[tuple[int, int]] = []
         in_main = threading.current_thread() is threading.main_thread()
         with open("/proc/self/maps", "rb") as maps:  # noqa: PTH123
             for line in maps:
@@ -125,14 +106,13 @@ class Memory:
                 start, end = int(first, 16), int(last, 16)
                 name = fields[-1] if len(fields) > ANONYMOUS_FIELDS else b""
                 if not name and fields[1].startswith(b"rw"):
-                    memory.anonymous.append((INVERTED - start, INVERTED - end))
+                    self.anonymous.append((INVERTED - start, INVERTED - end))
                     if start % THREAD_HEAP == 0:
-                        memory.heaps.append((start, end))
+                        self.heaps.append((start, end))
                 elif name == b"[heap]":
-                    memory.heaps.append((start, end))
+                    self.heaps.append((start, end))
                 elif b"/ld-linux" in name or (in_main and name == b"[stack]"):
-                    memory.exclude.append((start, end - start))
-        return memory
+                    self.exclude.append((start, end - start))
 
 
 def uses_arenas() -> bool:
@@ -142,7 +122,7 @@ def uses_arenas() -> bool:
 
 def owner_types() -> list[type]:
     """Types whose instances own memory, of those that have been imported."""
-    types: list[type] = [_ctypes_data()]
+    types: list[type] = [CDATA]
     for module, name in (("_cffi_backend", "__CDataOwn"), ("array", "array")):
         owner = getattr(sys.modules.get(module), name, None)
         if owner is not None:
@@ -150,17 +130,12 @@ def owner_types() -> list[type]:
     return types
 
 
-def _ctypes_data() -> type:
-    """``_ctypes._CData``, the base of everything with a buffer."""
-    return ctypes.c_int.__mro__[-2]
-
-
 def buffer_of(owner: Any) -> tuple[int, int] | None:
     """The memory that ``owner`` owns, as (address, bytes).
 
     Memory that it only points to is not its own, and may be gone.
     """
-    if isinstance(owner, _ctypes_data()):
+    if isinstance(owner, CDATA):
         if not owner._b_needsfree_:
             return None
         return ctypes.addressof(owner), ctypes.sizeof(owner)

@@ -24,6 +24,7 @@ mod record;
 mod script;
 mod symbolize;
 mod tools;
+mod variables;
 mod walk;
 
 /// The native half of pytest-clib.

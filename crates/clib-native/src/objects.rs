@@ -10,6 +10,8 @@ use pyo3::{
     types::{PyDict, PyList},
 };
 
+use crate::walk::ByAddress;
+
 /// Those of `objects` whose very type is in `groups`, by the name that it has there.
 #[pyfunction]
 fn by_type<'py>(
@@ -18,7 +20,7 @@ fn by_type<'py>(
     groups: &Bound<'py, PyDict>,
 ) -> PyResult<Bound<'py, PyDict>> {
     let found = PyDict::new(py);
-    let mut members: HashMap<usize, Bound<'py, PyList>> = HashMap::new();
+    let mut members: HashMap<usize, Bound<'py, PyList>, ByAddress> = HashMap::default();
     for (kind, name) in groups.iter() {
         let list = match found.get_item(&name)? {
             Some(list) => list.cast_into()?,

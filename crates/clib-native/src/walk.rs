@@ -20,13 +20,18 @@ use std::{
 };
 
 use clib_hook::reach::{Reach, Roots, before, reachability};
-use pyo3::{ffi, prelude::*, types::PyList};
+use pyo3::{
+    ffi,
+    prelude::*,
+    types::{PyDict, PyList, PyType},
+};
 
 use crate::{
     error::to_py,
     heap,
     hook::{Held, forget},
     pools::pools,
+    variables::values,
 };
 
 /// `Py_TPFLAGS_HEAPTYPE` and its neighbours, as the stable ABI fixes them.
@@ -88,7 +93,7 @@ struct Shape {
 
 /// Addresses are their own hash, but for the bits that alignment makes equal.
 #[derive(Default)]
-struct AddressHasher(u64);
+pub(crate) struct AddressHasher(u64);
 
 impl Hasher for AddressHasher {
     fn finish(&self) -> u64 {
@@ -104,7 +109,7 @@ impl Hasher for AddressHasher {
     }
 }
 
-type ByAddress = BuildHasherDefault<AddressHasher>;
+pub(crate) type ByAddress = BuildHasherDefault<AddressHasher>;
 
 struct Walk<'py> {
     py: Python<'py>,
@@ -499,22 +504,23 @@ fn reach<'py>(
     judge(&held, walk.roots)
 }
 
-/// For each of `held` whether `objects` themselves, without what they refer to, lead to it, directly or through other
-/// blocks of the libraries. `buffers`, as (address, bytes), are looked through as well. What is not found this way may still
+/// For each of `held` whether the variables of `namespaces` lead to it, directly or through other blocks of the libraries:
+/// their values and what these contain, without instances of the types `passed`. `buffers`, as (address, bytes), are looked through as well. What is not found this way may still
 /// be held.
 #[pyfunction]
-#[pyo3(signature = (held, objects, *, owner_types, buffer_of, buffers))]
+#[pyo3(signature = (held, namespaces, *, passed, owner_types, buffer_of, buffers))]
 fn leads_to<'py>(
     py: Python<'py>,
     held: Vec<Bound<'py, Held>>,
-    objects: &Bound<'py, PyList>,
+    namespaces: Vec<Bound<'py, PyDict>>,
+    passed: Vec<Bound<'py, PyType>>,
     owner_types: Vec<Bound<'py, PyAny>>,
     buffer_of: &Bound<'py, PyAny>,
     buffers: Vec<(usize, usize)>,
 ) -> PyResult<Vec<bool>> {
     let mut walk = Walk::new(py, owner_types, false);
     walk.roots.buffers = buffers;
-    walk.run(objects, buffer_of)?;
+    walk.run(&values(py, namespaces, &passed)?, buffer_of)?;
     walk.roots.only = true;
     let found = judge(&held, walk.roots)?;
     Ok(found.into_iter().map(|how| how == "reachable").collect())
