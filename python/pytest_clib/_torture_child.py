@@ -327,11 +327,12 @@ class Ledger:
         self,
         *,
         failed: bool,
+        stopped: bool,
         skip: Callable[[], Iterable[object]],
         namespaces: Callable[[], Iterable[dict[str, Any]]],
     ) -> list[Any]:
         """Note what was lost since the copy was made; see ``leaks.Leaks.end_test``."""
-        del failed
+        del failed, stopped
         try:
             self._end_test(skip, namespaces)
         except Exception as error:  # noqa: BLE001 (told to the parent, which says so)

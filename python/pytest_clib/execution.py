@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 FINDINGS = pytest.StashKey[list[Finding]]()
 STOPPED = pytest.StashKey[list[BaseException]]()
 KEPT = pytest.StashKey[list[object]]()
+INTERRUPTED = pytest.StashKey[bool]()
 
 
 class Found(pytest.fail.Exception):
@@ -78,6 +79,7 @@ class Execution:
         self.run.rescan()
         item.stash[FINDINGS] = []
         item.stash[STOPPED] = []
+        item.stash[INTERRUPTED] = False
         self.run.leaks.start_test(item.nodeid)
         for check in self.run.checks:
             check.start_test(item.nodeid)
@@ -116,6 +118,7 @@ class Execution:
         stopped = item.stash[STOPPED]
         found = self.run.leaks.end_test(
             failed=bool(stopped),
+            stopped=item.stash.get(INTERRUPTED, False),
             skip=lambda: list(_ends_with(item)),
             namespaces=Variables(self._namespaces, item, stopped),
         )
@@ -271,6 +274,7 @@ class CallbackPhases:
             if isinstance(error, Exception):
                 finding = self._execution.callback_finding(caught, item.nodeid)
                 found.append(finding)
+        item.stash[INTERRUPTED] = bool(found) or item.stash.get(INTERRUPTED, False)
         allowed = marks.filter_allowed(found, marks.read(item))
         item.stash.setdefault(FINDINGS, []).extend(allowed)
         return pending if allowed or not found else None

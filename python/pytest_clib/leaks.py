@@ -8,14 +8,17 @@ down, and what is left at the end of the session. Then:
 1. nothing left: done, at the cost of one look at the ledger;
 2. garbage is collected until nothing more goes;
 3. what is left and cannot be reached is lost, and is a finding (``reach``, ``descriptors``);
-4. what can be reached is held. A test that failed holds things in its traceback, and is
-   not asked again; the rest is looked at once more when the session ends.
+4. what can be reached is held, and looked at once more when the session ends. A test that
+   failed holds things in its traceback, and had no chance to release them: it is not asked
+   again, unless everything is to be told (``--clib-held``, memcheck). Then what it lost
+   is a warning.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import gc
+import sys
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +41,7 @@ MOST_COLLECTIONS = 10
 YOUNG = 1  # what a short test left is in the generations up to this one
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False, repr=False)
 class Owner:
     """Who acquired something: a test, a fixture of wider scope, or the import.
 
@@ -47,12 +50,14 @@ class Owner:
         test: node id, or ``""``.
         name: how it is called in a report when it is not a test.
         mark: the ledger's clock when it began.
+        failed: it is a test that failed, and may not have come to its end.
     """
 
     number: int
     test: str
     name: str = ""
     mark: int = 0
+    failed: bool = False
 
 
 class Leaks:
@@ -71,6 +76,7 @@ class Leaks:
         self._current = self._owners[0]
         self._judging_late = False
         self._began = False
+        self._asks_failed = run.options.held or run.options.valgrind == "memcheck"
         self.searched = False
 
     @property
@@ -107,6 +113,7 @@ class Leaks:
         self,
         *,
         failed: bool,
+        stopped: bool,
         skip: Callable[[], Iterable[object]],
         namespaces: Variables,
     ) -> list[Finding]:
@@ -115,6 +122,7 @@ class Leaks:
         Args:
             failed: the test failed: its traceback holds things, and nothing of it
                 is looked at again.
+            stopped: it failed because it was stopped here, with an exception of a callback.
             skip: tells objects that end with the test.
             namespaces: tells where the suite's variables are.
         """
@@ -127,8 +135,9 @@ class Leaks:
         mark = min(owner.mark for owner in over)
         if not self._left(mark, numbers):
             return []
+        test.failed = failed and self._asks_failed and not stopped
         if self._plainly_held(numbers, namespaces.near, but_descriptors=failed):
-            if failed:
+            if failed and not test.failed:
                 self._run.native_session.disown(self._left(mark, numbers))
             return []
         self._collect(mark, numbers)
@@ -138,7 +147,7 @@ class Leaks:
         findings = self._judge(
             numbers, test.test, skip(), namespaces(), descriptors_too=not failed
         )
-        if failed:
+        if failed and not test.failed:
             self._run.native_session.disown(self._left(mark, numbers))
         return findings
 
@@ -149,6 +158,8 @@ class Leaks:
         for owner in [*self._fixtures.values(), *self._finished]:
             self._finished.append(owner)
         everyone = set(self._owners)
+        if any(owner.failed for owner in self._owners.values()):
+            _forget_last_failure()
         if not self._left(0, everyone) or self._plainly_held(
             everyone, namespaces, but_descriptors=True
         ):
@@ -330,13 +341,18 @@ class Leaks:
             details.append(f"still open: {numbers}")
         if owner.test != (test or owner.test) or owner.name:
             details.append(f"acquired in {owner.name or owner.test}")
-        if self._judging_late and owner.test:
+        late = self._judging_late and owner.test
+        if late and owner.failed:
+            details.append("that test ended early, and may not have come to release it")
+        elif late:
             details.append("it was held when that test ended, and lost since")
         library = self._run.library(first.library)
         by = f" in {site.function}" if site.function else ""
         return Finding(
             kind=Kind.HELD if state == "held" else KINDS[first.kind],
-            severity=Severity.WARNING if state == "held" else Severity.ERROR,
+            severity=Severity.WARNING
+            if state == "held" or (late and owner.failed)
+            else Severity.ERROR,
             message=f"{what} {how}: {first.function}{by}, {library.name}",
             test=test or owner.test,
             library=library.path,
@@ -348,6 +364,12 @@ class Leaks:
             count=len(group),
             size=size,
         )
+
+
+def _forget_last_failure() -> None:
+    """As pytest does before each test: a traceback holds the variables of its functions."""
+    for name in ("last_type", "last_value", "last_traceback", "last_exc"):
+        vars(sys).pop(name, None)
 
 
 def _quantity(count: int, noun: str, size: int) -> str:

@@ -22,9 +22,13 @@ def handles(build):
     return build(HANDLES)
 
 
-def test_handle_in_a_local_variable_is_lost(suite, handles):
+@pytest.mark.parametrize("options", [(), ("--clib-valgrind",)])
+def test_handle_in_a_local_variable_is_lost(suite, handles, options):
+    """Under valgrind a number that is gone stays in memory, and looks like a pointer."""
     outcome = suite.run(
-        DECLARED + "def test():\n    handle = lib.make()\n    assert handle\n", handles
+        DECLARED + "def test():\n    handle = lib.make()\n    assert handle\n",
+        handles,
+        *options,
     )
 
     outcome.result.assert_outcomes(passed=1, errors=1)
@@ -223,6 +227,51 @@ def test_failed_test_holds_its_handle_in_the_traceback(suite, handles):
 
     outcome.result.assert_outcomes(failed=1, passed=1)
     assert outcome.findings == []
+
+
+@pytest.mark.parametrize("option", ["--clib-held", "--clib-valgrind"])
+def test_what_a_failed_test_left_is_told_at_the_end_when_asked(suite, handles, option):
+    """What it failed with must not hold it then, also if no other test came after it."""
+    outcome = suite.run(
+        DECLARED + "def test():\n    handle = lib.make()\n    assert not handle\n",
+        handles,
+        option,
+        "-p",
+        "no:rerunfailures",  # it keeps the tracebacks of all tests
+    )
+
+    outcome.result.assert_outcomes(failed=1)
+    lost = [finding for finding in outcome.findings if finding["kind"] != "held"]
+    assert [(one["kind"], one["severity"]) for one in lost] == [("leak", "warning")]
+    assert lost[0]["test"].endswith("::test")
+    assert "ended early" in lost[0]["details"]
+
+
+@pytest.mark.parametrize("option", ["--clib-held", "--clib-valgrind"])
+def test_what_a_test_that_was_stopped_here_left_is_not_told(suite, build, option):
+    library = build(
+        HANDLES + "void call(void (*callback)(void)) { callback(); }\n", name="calls"
+    )
+    outcome = suite.run(
+        DECLARED
+        + """
+lib.call.restype = None
+
+@c.CFUNCTYPE(None)
+def raises():
+    raise ValueError
+
+def test():
+    handle = lib.make()
+    lib.call(raises)
+    lib.destroy(handle)
+""",
+        library,
+        option,
+    )
+
+    outcome.result.assert_outcomes(failed=1)
+    assert [kind for kind in outcome.kinds if kind != "held"] == ["callback-exception"]
 
 
 def test_skipped_test_holds_its_handle_too(suite, handles):

@@ -9,10 +9,15 @@ const RUNNING_ON_VALGRIND: usize = 0x1001;
 const CHANGE_ERR_DISABLEMENT: usize = 0x1801;
 /// `VG_USERREQ_TOOL_BASE('M', 'C') + 6`.
 const DO_LEAK_CHECK: usize = 0x4d43_0006;
+/// The same, `+ 8`.
+const GET_VBITS: usize = 0x4d43_0008;
+/// Its answer where not all of the bytes may be accessed.
+const NOT_ADDRESSABLE: usize = 3;
 
 /// Makes a request; `default` is the answer without valgrind.
-fn request(number: usize, first: usize, second: usize, default: usize) -> usize {
-    let arguments = [number, first, second, 0, 0, 0];
+fn request(number: usize, arguments: [usize; 3], default: usize) -> usize {
+    let [first, second, third] = arguments;
+    let arguments = [number, first, second, third, 0, 0];
     let mut answer = default;
     // SAFETY: rotating rdi by 128 bits in all and exchanging rbx with itself change nothing. Valgrind reads the six
     // words that rax points to, and writes rdx.
@@ -32,18 +37,25 @@ fn request(number: usize, first: usize, second: usize, default: usize) -> usize 
 
 /// How many valgrinds the process runs under: 0 without, 1 as a rule.
 pub fn running() -> usize {
-    request(RUNNING_ON_VALGRIND, 0, 0, 0)
+    request(RUNNING_ON_VALGRIND, [0; 3], 0)
 }
 
 /// Looks for leaks as at the end, and reports those that are new since the last look. Only memcheck does anything.
 pub fn check_added_leaks() {
-    request(DO_LEAK_CHECK, 0, 1, 0);
+    request(DO_LEAK_CHECK, [0, 1, 0], 0);
 }
 
 /// Makes errors of the calling thread count, or not. Calls nest.
 pub fn report_errors(report: bool) {
     let change = if report { -1_isize } else { 1 };
-    request(CHANGE_ERR_DISABLEMENT, change.cast_unsigned(), 0, 0);
+    request(CHANGE_ERR_DISABLEMENT, [change.cast_unsigned(), 0, 0], 0);
+}
+
+/// Whether the byte at `address` is part of anything, as far as memcheck knows; released memory is not. `true` without it.
+pub fn is_addressable(address: usize) -> bool {
+    let mut bits = 0_u8;
+    let to = (&raw mut bits).expose_provenance();
+    request(GET_VBITS, [address, to, 1], 1) != NOT_ADDRESSABLE
 }
 
 #[cfg(test)]
@@ -52,10 +64,11 @@ mod tests {
 
     #[test]
     fn requests_do_nothing_outside_of_valgrind() {
-        assert_eq!(request(0x1234, 1, 2, 77), 77);
+        assert_eq!(request(0x1234, [1, 2, 3], 77), 77);
         assert_eq!(running(), 0);
         check_added_leaks();
         report_errors(false);
         report_errors(true);
+        assert!(is_addressable(0));
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Who takes a block writes only what he needs of it. The rest keeps what was there before: links of the C library's lists of
 //! free chunks, and the upper bytes of a word whose lower ones a short text took. A scan cannot know what was never written, but
-//! these leave marks, and what was there before anything was acquired is known ([`super::before`]). Everything here must be certain enough: a pointer that is taken for residue is a false alarm.
+//! these leave marks, what was there before anything was acquired is known ([`super::before`]), and memcheck knows what has been
+//! released, by an allocator of its own. Everything here must be certain enough: a pointer that is taken for residue is a false alarm.
 
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use super::{
     before::{self, Before},
     heap,
 };
-use crate::sys;
+use crate::{sys, valgrind};
 
 /// Links of lists of free chunks come in pairs, at this alignment.
 const PAIR: usize = 16;
@@ -51,7 +52,8 @@ impl Residue {
         } else {
             before
         };
-        self.had(at, word, block)
+        !valgrind::is_addressable(at)
+            || self.had(at, word, block)
             || self.is_bin(partner, at)
             || (word != block.start() && (ends_text(before, word) || starts_text(before, word, at)))
             || self.is_end(before, word)
