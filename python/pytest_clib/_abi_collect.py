@@ -150,18 +150,22 @@ def is_installed(path: str) -> bool:
 
 def values(module: Any) -> list[Any]:
     """What a module's names stand for."""
-    return [one for _, one in items(module)]
+    return list(namespace_of(module).values())
 
 
 def items(module: Any) -> list[tuple[str, Any]]:
     """A module's names and what they stand for."""
+    namespace = list(namespace_of(module).items())
+    return [(key, one) for key, one in namespace if isinstance(key, str)]
+
+
+def namespace_of(module: Any) -> dict[Any, Any]:
+    """A module's dictionary, found without running its ``__getattr__``."""
     try:
         namespace = object.__getattribute__(module, "__dict__")
     except AttributeError:
-        return []
-    if not isinstance(namespace, dict):
-        return []
-    return [(key, one) for key, one in list(namespace.items()) if isinstance(key, str)]
+        return {}
+    return namespace if isinstance(namespace, dict) else {}
 
 
 def subclasses(base: type) -> Iterator[type]:

@@ -1,8 +1,8 @@
 """Where the suite declares what: a look at the source text of its modules.
 
 ctypes keeps no line numbers, and tells no alias from the type that it stands for. Both
-are read from the syntax tree, for files that are asked about, and once, and only for what
-is to be shown: a suite without a mistake is not parsed. What cannot be
+are read from the syntax tree of those statements that name what is asked for, and only for
+what is to be shown: a suite without a mistake is not parsed. What cannot be
 found (generated code, tables) has a place without a line, or none; nothing depends on
 it but what is shown.
 """
@@ -10,21 +10,24 @@ it but what is shown.
 from __future__ import annotations
 
 import ast
-import contextlib
 import functools
-import gc
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import garbage
 from ._abi_library import Place
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
 
 # Most statements have none inside of them.
 SIMPLE = (ast.Expr, ast.Return, ast.Import, ast.ImportFrom, ast.AugAssign, ast.Assert)
+# A line with anything else at the left margin begins a statement, if it is not inside of a text.
+GOES_ON = b" \t\r\n#)]}"
+ALIAS = re.compile(rb"\w+\s*=\s*[\w.]+\.\w+\s*$")
 BODIES = frozenset({"body", "handlers", "cases", "orelse", "finalbody"})
 
 
@@ -107,7 +110,8 @@ class Sources:
 
     def __init__(self, paths: Iterable[str]) -> None:
         self.paths = list(dict.fromkeys(paths))
-        self._files: dict[str, FileSource] = {}
+        self._files: dict[tuple[str, tuple[str, ...]], FileSource] = {}
+        self._statements: dict[str, list[list[bytes]]] = {}
         self._with: dict[tuple[str, ...], list[FileSource]] = {}
 
     @functools.cached_property
@@ -123,33 +127,41 @@ class Sources:
             return b""
 
     def files_with(self, *words: str) -> list[FileSource]:
-        """Files with one of these words; only these are parsed, which takes a while."""
+        """What files say in statements with one of these words."""
         if words not in self._with:
             sought = [word.encode() for word in words]
             self._with[words] = [
-                self.file(path)
+                self.about(path, words)
                 for path, text in self.texts.items()
                 if any(word in text for word in sought)
             ]
         return self._with[words]
 
-    def file(self, path: str) -> FileSource:
-        """One file; empty if it cannot be read or is no Python."""
-        if path not in self._files:
-            self._files[path] = self._read(path)
-        return self._files[path]
+    def about(self, path: str, words: tuple[str, ...]) -> FileSource:
+        """What one file says in statements with one of these words, and in aliases.
 
-    def _read(self, path: str) -> FileSource:
-        with no_collections():
-            try:
-                return FileSource(path, ast.parse(self.text(path), path))
-            except (SyntaxError, ValueError, RecursionError):
-                return FileSource(path, ast.Module([], []))
+        The rest is not parsed, which takes a while for long files. Empty if the file cannot
+        be read or is no Python.
+        """
+        key = path, words
+        if key not in self._files:
+            text = self.texts[path] if path in self.texts else self.text(path)
+            if path not in self._statements:
+                self._statements[path] = statements(text)
+            self._files[key] = (
+                parsed(path, only_about(self._statements[path], words))
+                or parsed(path, text)
+                or FileSource(path, ast.Module([], []))
+            )
+        return self._files[key]
 
     def class_in(self, module: Any, qualname: str) -> ClassSource | None:
         """The class statement of a class."""
         path = file_of(sys.modules.get(module)) if isinstance(module, str) else None
-        return self.file(path).classes.get(qualname) if path else None
+        if path is None:
+            return None
+        top = qualname.partition(".")[0]
+        return self.about(path, (top,)).classes.get(qualname)
 
     def module_place(self, module: Any) -> Place | None:
         """A module's file, where nothing closer is known."""
@@ -165,8 +177,10 @@ class Sources:
         for source in self.files_with(attribute):
             if (function, attribute) in source.attributes:
                 return True
-            if ("", attribute) in source.attributes and function in source.mentions:
-                return True
+            if ("", attribute) in source.attributes:
+                mentions = self.about(source.path, (function,)).mentions
+                if function in mentions:
+                    return True
         return False
 
     def function(self, name: str) -> tuple[str, Place | None]:
@@ -186,7 +200,7 @@ class Sources:
 
     def named(self, path: str, name: str) -> tuple[str, Place] | None:
         """The assignment to a plain name in a file."""
-        source = self.file(path)
+        source = self.about(path, (name,))
         if name not in source.names:
             return None
         target, value = source.names[name]
@@ -203,16 +217,37 @@ class Sources:
         return None
 
 
-@contextlib.contextmanager
-def no_collections() -> Iterator[None]:
-    """No collection of garbage meanwhile: a syntax tree has many nodes, and all live."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
+def statements(text: bytes) -> list[list[bytes]]:
+    """The lines of each statement at the left margin."""
+    found: list[list[bytes]] = [[]]
+    for line in text.splitlines(keepends=True):
+        if line[0] in GOES_ON:
+            found[-1].append(line)
+        else:
+            found.append([line])
+    return found
+
+
+def only_about(statements: Iterable[list[bytes]], words: Iterable[str]) -> bytes:
+    """The text of the statements that name a word; an empty line for each line of others."""
+    sought = [word.encode() for word in words]
+    kept = []
+    for lines in statements:
+        statement = b"".join(lines)
+        if any(word in statement for word in sought) or ALIAS.match(statement):
+            kept.append(statement)
+        else:
+            kept.append(b"\n" * len(lines))
+    return b"".join(kept)
+
+
+def parsed(path: str, text: bytes) -> FileSource | None:
+    """What a text says; ``None`` if it is no Python."""
+    with garbage.kept():
+        try:
+            return FileSource(path, ast.parse(text, path))
+        except (SyntaxError, ValueError, RecursionError):
+            return None
 
 
 class Statements:

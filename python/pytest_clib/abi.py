@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any
 from . import _abi_cffi as cffi
 from . import _abi_collect as collect
 from . import _abi_ctypes as reading
+from . import garbage
 from ._abi_compare import Comparison
 from ._abi_library import Library
-from ._abi_sources import Sources, file_of, no_collections
+from ._abi_sources import Sources, file_of
 from ._abi_suite import DeclaredCallback, DeclaredFunction, RecordKey
 from .findings import Finding, Kind, Severity
 
@@ -60,7 +61,7 @@ def check(
         warning where it may be. For each declaration at most one of either. A library
         that cannot be compared, or not whole, gets a warning that says why.
     """
-    with no_collections():  # what is read is kept until the end
+    with garbage.kept():  # what is read is kept until the end
         return _check(libraries, str(rootdir), dict(aliases or {}), modules)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from . import marks
+from . import garbage, marks
 from .callbacks import Caught, add_note
 from .findings import Finding, Kind, Severity
 from .namespaces import Namespaces, Variables
@@ -158,11 +158,16 @@ class Execution:
         self, item: pytest.Item, call: pytest.CallInfo[Any]
     ) -> Generator[None, Any, Any]:
         """Put the findings on the report of the phase that they belong to."""
-        report = yield
+        if call.excinfo is None:
+            report = yield
+        else:
+            with garbage.kept():  # pytest parses the files of a traceback
+                report = yield
         if call.excinfo is not None and call.when != "teardown":
             item.stash.setdefault(STOPPED, []).append(call.excinfo.value)
         found = item.stash.get(FINDINGS, [])
-        report.clib_findings = [finding.to_dict() for finding in found]
+        if found:
+            report.clib_findings = [finding.to_dict() for finding in found]
         if found and report.failed and not _shown(call):
             text = "\n\n".join("\n".join(finding.lines()) for finding in found)
             report.sections.append(("clib", text))

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_clib import Severity, abi
+from pytest_clib import Severity, _abi_sources, abi
 
 HERE = Path(__file__).parent
 NUMBERS = itertools.count()
@@ -401,3 +401,55 @@ def test_the_library_describes_itself(library):
     (record,) = found.records("struct sample")
     assert [field.name for field in record.fields] == ["id", "stamp", "level", "mode"]
     assert ctypes.sizeof(ctypes.c_int) * 6 == record.size
+
+
+SPREAD = '''\
+import ctypes as c
+lib = c.CDLL(None)
+other = [
+    1,
+]
+
+class Late(c.Structure):
+    """Text at
+the margin."""
+
+Late._fields_ = [
+    ("size", c.c_int),
+]
+class Plain(c.Structure):
+    _fields_ = [("first", c.c_int),
+                ("second", c.c_int32)]
+if other:
+    lib.strlen.restype = c.c_size_t
+else:
+    lib.strlen.restype = c.c_int
+alias = lib.strnlen
+alias.restype = c.c_size_t
+visit_t = c.CFUNCTYPE(
+    c.c_int,
+)
+'''
+
+
+def test_places_are_found_though_only_some_statements_are_parsed(tmp_path, monkeypatch):
+    file = tmp_path / "spread.py"
+    file.write_text(SPREAD)
+    module = types.ModuleType("spread")
+    module.__file__ = str(file)
+    monkeypatch.setitem(sys.modules, "spread", module)
+    sources = _abi_sources.Sources([str(file)])
+
+    assert sources.class_in("spread", "Plain").field("second") == (
+        "c.c_int32",
+        (str(file), 16),
+    )
+    assert sources.class_in("spread", "Late").field("size")[1].line == 12
+    assert sources.class_in("spread", "Late").place.line == 7
+    assert sources.function("strlen")[1].line == 18
+    assert sources.assigns("strnlen", "restype")
+    assert not sources.assigns("strcmp", "restype")
+    assert sources.named(str(file), "visit_t") == (
+        "c.CFUNCTYPE(c.c_int)",
+        (str(file), 23),
+    )
