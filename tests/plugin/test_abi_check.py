@@ -447,6 +447,7 @@ def test_places_are_found_though_only_some_statements_are_parsed(tmp_path, monke
     assert sources.class_in("spread", "Late").field("size")[1].line == 12
     assert sources.class_in("spread", "Late").place.line == 7
     assert sources.function("strlen")[1].line == 18
+    assert sources.function("strnlen")[1].line == 22
     assert sources.assigns("strnlen", "restype")
     assert not sources.assigns("strcmp", "restype")
     assert sources.named(str(file), "visit_t") == (
