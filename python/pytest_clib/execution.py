@@ -185,7 +185,8 @@ class Execution:
         self.run.findings.extend(self.run.leaks.finish(Variables(self._namespaces)))
         # They do not depend on how a test runs: the session without a tool tells them sooner.
         if not self.run.options.tool and any(lib.debug for lib in self.run.libraries):
-            from . import declarations  # noqa: PLC0415 (needs the debug information)
+            with garbage.kept():
+                from . import declarations  # noqa: PLC0415 (needs the debug information)
 
             self.run.findings.extend(declarations.check(self.run))
         for check in self.run.checks:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from . import marks, native, options, scripts
+from . import PlainImports, garbage, marks, native, options, scripts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -56,6 +56,17 @@ def pytest_configure(config: pytest.Config) -> None:
     chosen = options.read(config)
     if not chosen.active:
         return
+    with garbage.kept():  # modules stay, so a collection meanwhile finds nothing
+        _begin(config, chosen)
+
+
+def pytest_unconfigure() -> None:
+    """Let go of what keeps the configuration until the interpreter's last moment."""
+    if PlainImports in sys.meta_path:
+        sys.meta_path.remove(PlainImports)  # type: ignore[arg-type]
+
+
+def _begin(config: pytest.Config, chosen: Options) -> None:
     from .display import Display
 
     module, reason = native.load()
