@@ -11,15 +11,16 @@ import dataclasses
 import os
 import re
 from typing import TYPE_CHECKING
-from xml.etree import ElementTree as ET
-from xml.sax.saxutils import escape
 
 from .findings import Place
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
+    from xml.etree import ElementTree as ET
 
+# As in the standard library's saxutils, which imports a whole client for HTTP.
+_ESCAPES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 _OBJECT = re.compile(r"^(0x[0-9a-fA-F]+)$")
 
 
@@ -83,7 +84,7 @@ class Reader:
             return []
         self._offset += len(data)
         data = self._rest + data
-        names = [escape(name).encode() for name in objects]
+        names = [name.translate(_ESCAPES).encode() for name in objects]
         errors = []
         end = 0
         for start, end in _elements(data):
@@ -91,6 +92,8 @@ class Reader:
             if self.seen > skip and any(
                 data.find(name, start, end) >= 0 for name in names
             ):
+                from xml.etree import ElementTree as ET  # noqa: PLC0415 (takes a moment)
+
                 errors.append(_error(ET.fromstring(data[start:end])))  # noqa: S314
         self._rest = data[end:]
         return errors
