@@ -1,7 +1,7 @@
 //! The `PyO3` module `pytest_clib._native`: types in, types out, no logic.
 //!
 //! The only crate that knows both Python and the engine. [`hook`], [`plan`], [`mock`], [`record`], [`tools`] and [`symbolize`] hand through `clib-hook`, [`abi`]
-//! hands through `clib-abi`, [`script`] runs `clib-script`, and [`walk`] turns the live objects of the interpreter into words and buffers, so that
+//! hands through `clib-abi`, [`script`] runs `clib-script`, and [`walk`], which begins at [`variables`] or everywhere, turns the live objects of the interpreter into words and buffers, so that
 //! `clib-hook` can tell what is lost without knowing Python. What the module exports is declared in
 //! `python/pytest_clib/_native.pyi`, and a test compares the two.
 #![allow(
