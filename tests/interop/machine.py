@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -101,6 +102,22 @@ class Server:
     def log(self) -> str:
         """What it has written so far."""
         return self._log.read_text()
+
+    def wait_for(self, line: str, count: int) -> None:
+        """Waits until it has written a line so many times in all.
+
+        A guest's end is over before the server has seen it.
+        """
+        end = time.monotonic() + HANGS
+        while (seen := self.log.count(line)) < count:
+            ended = f"{seen} times {line!r}, not {count}, in\n{self.log}"
+            assert self.is_running(), f"the server ended: {ended}"
+            assert time.monotonic() < end, ended
+            if time.monotonic() > DEADLINE:
+                out_of_time()
+            # Nothing tells of a file that grows; the wait ends early if the server does.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(timeout=0.1)
 
     def is_running(self) -> bool:
         """Whether the process is there."""

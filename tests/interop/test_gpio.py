@@ -5,10 +5,11 @@ from __future__ import annotations
 
 def test_two_guests_one_after_the_other(rig):
     server = rig.server("gpio")
-    for kind in ("q35", "pc"):
+    for number, kind in enumerate(("q35", "pc"), 1):
         guest = rig.guest(server, check="gpio", machine=kind)
         guest.verdict()
         assert guest.wait() == 0
+        server.wait_for("the client closed the connection", number)
         assert server.is_running()
     assert server.log.count("the client closed the connection") == 2
 
