@@ -153,12 +153,6 @@ def values(module: Any) -> list[Any]:
     return list(namespace_of(module).values())
 
 
-def items(module: Any) -> list[tuple[str, Any]]:
-    """A module's names and what they stand for."""
-    namespace = list(namespace_of(module).items())
-    return [(key, one) for key, one in namespace if isinstance(key, str)]
-
-
 def namespace_of(module: Any) -> dict[Any, Any]:
     """A module's dictionary, found without running its ``__getattr__``."""
     try:
@@ -196,15 +190,13 @@ def records(modules: dict[str, Any]) -> list[type]:
 def callbacks(modules: dict[str, Any]) -> dict[type, list[tuple[str, str]]]:
     """Prototypes that modules give names to: class to (file, name)."""
     found: dict[type, list[tuple[str, str]]] = {}
-    metaclasses: dict[type, bool] = {}
+    prototypes = {id(kind): kind for kind in subclasses(_ctypes.CFuncPtr)}
     for module in modules.values():
         path = file_of(module)
-        for name, one in items(module) if path else ():
-            kind = type(one)
-            if kind not in metaclasses:
-                metaclasses[kind] = is_class(one)
-            if metaclasses[kind] and issubclass_of_function(one):
-                places = found.setdefault(one, [])
+        for name, one in list(namespace_of(module).items()) if path else ():
+            kind = prototypes.get(id(one))
+            if kind is not None and isinstance(name, str):
+                places = found.setdefault(kind, [])
                 if all(known != name for _, known in places):
                     places.append((path, name))
     return found

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import ast
 import functools
+import itertools
 import re
 import sys
+from bisect import bisect_right
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,20 +113,17 @@ class Sources:
     def __init__(self, paths: Iterable[str]) -> None:
         self.paths = list(dict.fromkeys(paths))
         self._files: dict[tuple[str, tuple[str, ...]], FileSource] = {}
-        self._statements: dict[str, list[list[bytes]]] = {}
+        self._texts: dict[str, Text] = {}
         self._with: dict[tuple[str, ...], list[FileSource]] = {}
 
-    @functools.cached_property
-    def texts(self) -> dict[str, bytes]:
-        """The text of each file."""
-        return {path: self.text(path) for path in self.paths}
-
-    def text(self, path: str) -> bytes:
+    def text(self, path: str) -> Text:
         """The text of one file; empty if it cannot be read."""
-        try:
-            return Path(path).read_bytes()
-        except OSError:
-            return b""
+        if path not in self._texts:
+            try:
+                self._texts[path] = Text(Path(path).read_bytes())
+            except OSError:
+                self._texts[path] = Text(b"")
+        return self._texts[path]
 
     def files_with(self, *words: str) -> list[FileSource]:
         """What files say in statements with one of these words."""
@@ -132,8 +131,8 @@ class Sources:
             sought = [word.encode() for word in words]
             self._with[words] = [
                 self.about(path, words)
-                for path, text in self.texts.items()
-                if any(word in text for word in sought)
+                for path in self.paths
+                if any(word in self.text(path).whole for word in sought)
             ]
         return self._with[words]
 
@@ -145,12 +144,10 @@ class Sources:
         """
         key = path, words
         if key not in self._files:
-            text = self.texts[path] if path in self.texts else self.text(path)
-            if path not in self._statements:
-                self._statements[path] = statements(text)
+            text = self.text(path)
             self._files[key] = (
-                parsed(path, only_about(self._statements[path], words))
-                or parsed(path, text)
+                parsed(path, text.about(words))
+                or parsed(path, text.whole)
                 or FileSource(path, ast.Module([], []))
             )
         return self._files[key]
@@ -161,7 +158,12 @@ class Sources:
         if path is None:
             return None
         top = qualname.partition(".")[0]
-        return self.about(path, (top,)).classes.get(qualname)
+        plain = f"class {top}", f"def {top}", f"{top}._fields_"
+        for words in (plain, (top,)):
+            found = self.about(path, words).classes.get(qualname)
+            if found is not None:
+                return found
+        return None
 
     def module_place(self, module: Any) -> Place | None:
         """A module's file, where nothing closer is known."""
@@ -200,11 +202,12 @@ class Sources:
 
     def named(self, path: str, name: str) -> tuple[str, Place] | None:
         """The assignment to a plain name in a file."""
-        source = self.about(path, (name,))
-        if name not in source.names:
-            return None
-        target, value = source.names[name]
-        return unparse(value), source.place(target)
+        for words in ((f"{name} = ",), (name,)):
+            source = self.about(path, words)
+            if name in source.names:
+                target, value = source.names[name]
+                return unparse(value), source.place(target)
+        return None
 
     def cdef(self, pattern: Any) -> Place | None:
         """The first line of a ``cdef`` that a compiled pattern matches."""
@@ -217,28 +220,48 @@ class Sources:
         return None
 
 
-def statements(text: bytes) -> list[list[bytes]]:
-    """The lines of each statement at the left margin."""
-    found: list[list[bytes]] = [[]]
-    for line in text.splitlines(keepends=True):
-        if line[0] in GOES_ON:
-            found[-1].append(line)
-        else:
-            found.append([line])
-    return found
+class Text:
+    """The text of a file, cut into its statements at the left margin.
 
+    Attributes:
+        whole: all of it.
+    """
 
-def only_about(statements: Iterable[list[bytes]], words: Iterable[str]) -> bytes:
-    """The text of the statements that name a word; an empty line for each line of others."""
-    sought = [word.encode() for word in words]
-    kept = []
-    for lines in statements:
-        statement = b"".join(lines)
-        if any(word in statement for word in sought) or ALIAS.match(statement):
-            kept.append(statement)
-        else:
-            kept.append(b"\n" * len(lines))
-    return b"".join(kept)
+    def __init__(self, whole: bytes) -> None:
+        self.whole = whole
+
+    @functools.cached_property
+    def _statements(self) -> list[bytes]:
+        found: list[list[bytes]] = [[]]
+        for line in self.whole.splitlines(keepends=True):
+            if line[0] in GOES_ON:
+                found[-1].append(line)
+            else:
+                found.append([line])
+        return [b"".join(lines) for lines in found]
+
+    @functools.cached_property
+    def _ends(self) -> list[int]:
+        return list(itertools.accumulate(map(len, self._statements)))
+
+    @functools.cached_property
+    def _aliases(self) -> list[bytes]:
+        """An empty line for each line of a statement, unless that is an alias."""
+        return [
+            one if ALIAS.match(one) else b"\n" * len(one.splitlines())
+            for one in self._statements
+        ]
+
+    def about(self, words: Iterable[str]) -> bytes:
+        """The statements that name a word, and aliases; an empty line for each line of others."""
+        kept = self._aliases.copy()
+        for word in map(str.encode, words):
+            at = self.whole.find(word)
+            while at >= 0:
+                number = bisect_right(self._ends, at)
+                kept[number] = self._statements[number]
+                at = self.whole.find(word, self._ends[number])
+        return b"".join(kept)
 
 
 def parsed(path: str, text: bytes) -> FileSource | None:

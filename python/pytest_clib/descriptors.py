@@ -9,19 +9,19 @@ descriptors, or in a variable of the test's modules. Otherwise it is lost.
 
 from __future__ import annotations
 
-import array
 import ctypes
 import functools
 import gc
 import io
 import select
 import socket
+import sys
 from typing import TYPE_CHECKING, Any
 
 from . import elf
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 INT = ctypes.sizeof(ctypes.c_int)
 OWNERS = (socket.socket, io.FileIO, select.epoll)
@@ -49,7 +49,7 @@ class Searcher:
     def holds(self, descriptor: int) -> bool:
         """Whether someone could still close ``descriptor``."""
         return (
-            any(descriptor in words for words in self._words)
+            any(any(ints_in(block, descriptor)) for block in self._contents)
             or any(
                 _changed_to(descriptor, now, first) for now, first in self._variables
             )
@@ -58,11 +58,11 @@ class Searcher:
         )
 
     @functools.cached_property
-    def _words(self) -> list[array.array[int]]:
-        return [ints_at(address, size) for address, size in self._blocks]
+    def _contents(self) -> list[bytes]:
+        return [ctypes.string_at(address, size) for address, size in self._blocks]
 
     @functools.cached_property
-    def _variables(self) -> list[tuple[array.array[int], bytes]]:
+    def _variables(self) -> list[tuple[bytes, bytes]]:
         return [
             pair for path, bias in self._libraries for pair in _variables(path, bias)
         ]
@@ -88,33 +88,31 @@ class Searcher:
         return values
 
 
-def ints_at(address: int, size: int) -> array.array[int]:
-    """The memory at ``address`` as C ints; it must be readable."""
-    whole = size - size % INT
-    return array.array("i", ctypes.string_at(address, whole))
+def ints_in(memory: bytes, value: int) -> Iterator[int]:
+    """The offset behind each C int in ``memory``, which begins at one, that has this value."""
+    bytes_of = value.to_bytes(INT, sys.byteorder, signed=True)
+    at = memory.find(bytes_of)
+    while at >= 0:
+        if at % INT == 0:
+            yield at + INT
+        at = memory.find(bytes_of, at + 1)
 
 
-def _variables(path: str, bias: int) -> Iterable[tuple[array.array[int], bytes]]:
+def _variables(path: str, bias: int) -> Iterable[tuple[bytes, bytes]]:
     for segment in elf.writable_segments(path):
         start = bias + segment.address
         aligned = -start % INT
         size = segment.memory_size - aligned
         if size > 0:
-            yield ints_at(start + aligned, size), segment.content[aligned:]
+            now = ctypes.string_at(start + aligned, size)
+            yield now, segment.content[aligned:].ljust(size, b"\0")
 
 
-def _changed_to(value: int, now: array.array[int], first: bytes) -> bool:
+def _changed_to(value: int, now: bytes, first: bytes) -> bool:
     """Whether ``value`` stands in ``now`` where it did not stand at first."""
-    start = 0
-    while True:
-        try:
-            index = now.index(value, start)
-        except ValueError:
-            return False
-        before = first[index * INT : index * INT + INT].ljust(INT, b"\0")
-        if int.from_bytes(before, "little", signed=True) != value:
-            return True
-        start = index + 1
+    return any(
+        first[end - INT : end] != now[end - INT : end] for end in ints_in(now, value)
+    )
 
 
 def _add(values: set[int], value: object) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from . import garbage, marks
+from . import excerpts, garbage, marks
 from .callbacks import Caught, add_note
 from .findings import Finding, Kind, Severity
 from .namespaces import Namespaces, Variables
@@ -48,6 +48,12 @@ class Execution:
         self._namespaces = Namespaces()
 
     # Collection: libraries are loaded by imports, and callbacks may run there already.
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_collection(self) -> Generator[None, Any, Any]:
+        """The modules and tests that are made now stay."""
+        with garbage.kept():
+            return (yield)
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_make_collect_report(self) -> Generator[None, Any, Any]:
@@ -161,7 +167,8 @@ class Execution:
         if call.excinfo is None:
             report = yield
         else:
-            with garbage.kept():  # pytest parses the files of a traceback
+            excerpts.show(call.excinfo)
+            with garbage.kept():
                 report = yield
         if call.excinfo is not None and call.when != "teardown":
             item.stash.setdefault(STOPPED, []).append(call.excinfo.value)

@@ -12,11 +12,15 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def kept() -> Iterator[None]:
-    """No collection meanwhile: a syntax tree has many nodes, and all are in use."""
-    enabled = gc.isenabled()
-    gc.disable()
+    """No automatic collection meanwhile: for work whose many objects stay in use.
+
+    Whoever calls ``gc.disable`` or ``gc.set_threshold`` meanwhile has the last word.
+    """
+    before = gc.get_threshold()
+    none = (0, *before[1:])
+    gc.set_threshold(*none)
     try:
         yield
     finally:
-        if enabled:
-            gc.enable()
+        if gc.get_threshold() == none:
+            gc.set_threshold(*before)

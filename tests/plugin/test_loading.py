@@ -140,3 +140,26 @@ def test_two():
     assert [f["test"] for f in outcome.findings] == [
         "test_library_unloaded_and_loaded_again_is_followed.py::test_two"
     ]
+
+
+@pytest.mark.parametrize(
+    ("asked", "threshold"),
+    [("", "AT_ALL"), ("gc.set_threshold(4321)", "4321"), ("gc.disable()", "AT_ALL")],
+    ids=["as it was", "changed by the suite", "switched off by the suite"],
+)
+def test_nothing_is_collected_while_tests_are(suite, build, asked, threshold):
+    library = build("int nothing(void) { return 0; }\n")
+    suite.pytester.makeconftest("import gc\nAT_ALL = gc.get_threshold()[0]\n")
+    suite.write(
+        "import gc\n"
+        "from conftest import AT_ALL\n"
+        "HERE = gc.get_threshold()[0]\n"
+        f"{asked}\n"
+        "def test():\n"
+        f"    assert gc.get_threshold()[0] == {threshold}\n"
+        f"    assert gc.isenabled() == {'disable' not in asked}\n"
+        "    assert AT_ALL > 0 and HERE == 0\n",
+        library,
+    )
+
+    suite.again(f"--clib={library}").result.assert_outcomes(passed=1)

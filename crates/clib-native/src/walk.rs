@@ -349,7 +349,11 @@ impl<'py> Walk<'py> {
             content: self.content(flags, bound)?,
             traverse,
             is_gc,
-            tables: self.tables(flags, kind)?,
+            tables: if self.heaps.is_empty() {
+                &[]
+            } else {
+                self.tables(flags, kind)?
+            },
             in_arena: is_any(
                 kind,
                 &[

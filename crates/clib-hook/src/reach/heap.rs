@@ -49,7 +49,9 @@ pub(super) fn free_chunks(owned: &[usize], mut found: impl FnMut(usize, usize)) 
             continue;
         };
         if name == b"[heap]" {
-            walk(start, end, key, owned, &mut memory, &mut found);
+            walk(start, end, key, owned, &mut memory, &mut |_, part| {
+                part.report(&mut found);
+            });
         } else if name.is_empty() {
             // Other memory may go before, in the same area.
             let mut arena = start.next_multiple_of(ARENA);
@@ -70,13 +72,13 @@ pub(super) fn addresses(start: usize, end: usize, mut found: impl FnMut(usize, u
     // A large request takes chunks out of fast bins; see above.
     // SAFETY: nobody uses the block.
     unsafe { libc::free(std::hint::black_box(libc::malloc(LARGE))) };
-    let (Some(mut memory), Some(mut words)) = (Window::new(), Window::new()) else {
+    let Some(mut memory) = Window::new() else {
         return;
     };
-    let mut used = start;
-    walk(start, end, key, &[], &mut memory, &mut |free, next| {
-        words.addresses(used, free, &mut found);
-        used = next;
+    walk(start, end, key, &[], &mut memory, &mut |memory, part| {
+        if let Part::Used(start, end) = part {
+            memory.addresses(start, end, &mut found);
+        }
     });
 }
 
@@ -93,7 +95,9 @@ fn arena_chunks(
     if let Some(first) = firsts.find(|first| walk(*first, end, key, &[], memory, &mut |_, _| {})) {
         // What goes before describes the heap: it points to chunks, not for their owners.
         found(arena, first);
-        walk(first, end, key, owned, memory, found);
+        walk(first, end, key, owned, memory, &mut |_, part| {
+            part.report(found);
+        });
     }
 }
 
@@ -184,14 +188,31 @@ impl Window {
     }
 }
 
-/// Walks over chunks; says whether they lead exactly to `end`.
+/// The part of a chunk that is its user's, from where to where.
+enum Part {
+    /// It is in use.
+    Used(usize, usize),
+    /// It is free, or of no interest.
+    Free(usize, usize),
+}
+
+impl Part {
+    /// Calls `found` if nobody uses it.
+    fn report(self, found: &mut impl FnMut(usize, usize)) {
+        if let Self::Free(start, end) = self {
+            found(start, end);
+        }
+    }
+}
+
+/// Walks over chunks, and calls `found` for each; says whether they lead exactly to `end`.
 fn walk(
     start: usize,
     end: usize,
     key: usize,
     owned: &[usize],
     memory: &mut Window,
-    found: &mut impl FnMut(usize, usize),
+    found: &mut impl FnMut(&mut Window, Part),
 ) -> bool {
     let mut owned = &owned[owned.partition_point(|inverted| !inverted < start)..];
     // The first chunk's user part is aligned to 16.
@@ -207,7 +228,7 @@ fn walk(
         let user = chunk + 16;
         if next == end {
             // The top of the heap, which nobody has.
-            found(user, end);
+            found(memory, Part::Free(user, end));
             return true;
         }
         let free = memory
@@ -218,10 +239,13 @@ fn walk(
             .take_while(|inverted| !**inverted < next)
             .count();
         owned = &owned[passed..];
-        if free || passed > 0 || (key != 0 && memory.word(user + 8) == Some(key)) {
-            // The user part goes on to the size word of the next chunk.
-            found(user, next + 8);
-        }
+        // The user part goes on to the size word of the next chunk.
+        let part = if free || passed > 0 || (key != 0 && memory.word(user + 8) == Some(key)) {
+            Part::Free(user, next + 8)
+        } else {
+            Part::Used(user, next + 8)
+        };
+        found(memory, part);
         chunk = next;
     }
     false
