@@ -3,7 +3,8 @@
 A *site* is a function called with one stack of return addresses inside the libraries.
 
 - ``sites``: the first call at each site fails once in each test, with the likeliest errno.
-- ``each``: every call fails once in each test.
+- ``each``: every call fails once in each test; with ``each:N``, where more than N are made at
+  one site in a test, N of them: the first, the last, and others evenly between.
 - With both, what else may happen to a call (its other errnos, EINTR, short counts, the
   end of a file) is tried once per site, in the first test that comes there; with ``each``,
   in every test.
@@ -16,6 +17,7 @@ arguments only (``sysconf``, ``uname``).
 from __future__ import annotations
 
 import errno as errnos
+from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .inject import Injection
@@ -63,12 +65,20 @@ class Call(NamedTuple):
 
 
 class Planner:
-    """Plans tests one after another; remembers the sites that were met."""
+    """Plans tests one after another; remembers the sites that were met.
 
-    def __init__(self, native: ModuleType | Any, mode: str, *, later: bool) -> None:
+    Attributes:
+        left_out: how many calls of the test planned last were more than ``most`` at a site.
+    """
+
+    def __init__(
+        self, native: ModuleType | Any, mode: str, *, most: int = 0, later: bool
+    ) -> None:
         self._native = native
         self._each = mode == "each"
+        self._most = most
         self._later = later
+        self.left_out = 0
         self._met: set[tuple[str, int]] = set()
         self._errnos: dict[str, tuple[int, ...]] = {}
 
@@ -76,9 +86,7 @@ class Planner:
         """The failures for a test that makes these calls, in their order."""
         planned: list[Injection] = []
         here: set[tuple[str, int]] = set()
-        for call in calls:
-            if self._never_fails(call.function):
-                continue
+        for call in self._chosen(calls):
             site = (call.function, call.stack)
             if self._each or site not in here:
                 planned.extend(self._failures(call))
@@ -89,6 +97,24 @@ class Planner:
             here.add(site)
             self._met.add(site)
         return planned
+
+    def _chosen(self, calls: Iterable[Call]) -> list[Call]:
+        """Those that can fail, and at each site no more than were asked for."""
+        fallible = [call for call in calls if not self._never_fails(call.function)]
+        self.left_out = 0
+        if not self._most:
+            return fallible
+        made = Counter((call.function, call.stack) for call in fallible)
+        turns = {site: spread(count, self._most) for site, count in made.items()}
+        turn: Counter[tuple[str, int]] = Counter()
+        chosen = []
+        for call in fallible:
+            site = (call.function, call.stack)
+            if turn[site] in turns[site]:
+                chosen.append(call)
+            turn[site] += 1
+        self.left_out = len(fallible) - len(chosen)
+        return chosen
 
     def _target(self, call: Call) -> dict[str, Any]:
         return {"nth": call.at_stack, "stack": call.stack}
@@ -138,3 +164,11 @@ class Planner:
             row = self._native.table_row(function)
             self._errnos[function] = tuple(row[4]) if row else ()
         return self._errnos[function]
+
+
+def spread(count: int, most: int) -> frozenset[int]:
+    """At most so many of the numbers below ``count``: first, last, and evenly between."""
+    if count <= most:
+        return frozenset(range(count))
+    step = (count - 1) / max(most - 1, 1)
+    return frozenset(round(number * step) for number in range(most))

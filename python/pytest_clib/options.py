@@ -8,6 +8,7 @@ with one line. No other module looks into ``config.option``.
 
 from __future__ import annotations
 
+import re
 import types
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, cast
@@ -70,8 +71,9 @@ TABLE: tuple[Option, ...] = (
     Option(
         "clib-torture",
         "every fallible call of the library fails once in a copy of the test: once per "
-        "call site (sites, the default) or once per call (each)",
-        metavar="sites|each",
+        "call site (sites, the default) or once per call (each; each:N tries at most N of "
+        "the calls at a site, spread evenly)",
+        metavar="sites|each|each:N",
         const="sites",
     ),
     Option(
@@ -220,6 +222,7 @@ class Options(NamedTuple):
         reports: files to write.
         aliases: from a name in Python to the library's name for it.
         torture: ``sites``, ``each``, or ``""``.
+        torture_most: how many calls at one site ``each`` tries in a test; 0 for all.
         torture_later: whether lasting failures are tried, too.
         groups: the functions that torture makes fail.
         inject: single failures.
@@ -241,6 +244,7 @@ class Options(NamedTuple):
     reports: tuple[Path, ...] = ()
     aliases: tuple[tuple[str, str], ...] = ()
     torture: str = ""
+    torture_most: int = 0
     torture_later: bool = False
     groups: tuple[str, ...] = GROUPS
     inject: tuple[Injection, ...] = ()
@@ -280,9 +284,15 @@ def bind_values(args: list[str]) -> bool:
     for index, word in enumerate(before[:-1]):
         option = optional.get(word)
         behind = before[index + 1]
-        if option and behind[0:1] != "-" and behind not in option.metavar.split("|"):
+        if option and behind[0:1] != "-" and not _is_value(option, behind):
             args[index] = f"{word}={option.const}"
     return args != before
+
+
+def _is_value(option: Option, word: str) -> bool:
+    """Whether a word behind an option that may have a value is that value."""
+    values = option.metavar.split("|")
+    return word in values or re.sub(r":\d+$", ":N", word) in values
 
 
 def read(config: pytest.Config) -> Options:
@@ -292,12 +302,14 @@ def read(config: pytest.Config) -> Options:
         pytest.UsageError: a value cannot be used; the message is one line.
     """
     libraries = tuple(_library(config, spec) for spec in _list(config, "clib"))
+    torture, most = _torture(_text(config, "clib_torture"))
     options = Options(
         libraries=tuple(dict.fromkeys(libraries)),
         held=_flag(config, "clib_held"),
         reports=tuple(_report(config, name) for name in _list(config, "clib_report")),
         aliases=tuple(_alias(text) for text in _list(config, "clib_alias")),
-        torture=_choice(config, "clib_torture", ("sites", "each")),
+        torture=torture,
+        torture_most=most,
         torture_later=_flag(config, "clib_torture_later"),
         groups=_groups(_text(config, "clib_groups")),
         inject=tuple(
@@ -400,6 +412,18 @@ def _choice(config: pytest.Config, key: str, values: tuple[str, ...]) -> str:
             f"--{key.replace('_', '-')}={value}: expected " + " or ".join(values)
         )
     return value
+
+
+def _torture(text: str) -> tuple[str, int]:
+    """What is tried, and at most how many calls at one site; 0 for all."""
+    if text in ("", "sites", "each"):
+        return text, 0
+    mode, _, number = text.partition(":")
+    if mode != "each" or not number.isdecimal() or int(number) < 1:
+        raise pytest.UsageError(
+            f"--clib-torture={text}: expected sites, each, or each:N with N from 1"
+        )
+    return mode, int(number)
 
 
 def _groups(text: str) -> tuple[str, ...]:

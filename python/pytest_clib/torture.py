@@ -97,7 +97,12 @@ class Torture:
         self._judge = Judge(run)
         self._log = run.native.EventLog(MOST_CALLS)
         mode = run.options.torture or "sites"
-        self._planner = Planner(run.native, mode, later=run.options.torture_later)
+        self._planner = Planner(
+            run.native,
+            mode,
+            most=run.options.torture_most,
+            later=run.options.torture_later,
+        )
         self._pending: pytest.Item | None = None
         self._child: Child | None = None
         self._accepted: dict[tuple[Any, ...], set[int]] = {}
@@ -249,6 +254,8 @@ class Torture:
         baseline = self._baseline(counted, calls)
         limit = self._limit(counted.seconds)
         planned = self._planner.plan(calls)
+        if self._planner.left_out:
+            harvest.counts["beyond"] += self._planner.left_out
         # The limit after which pytest shows where a test is was meant for the test alone.
         faulthandler.cancel_dump_traceback_later()
         try:

@@ -27,6 +27,7 @@ WORDS = {
     "waited": "made the test wait",
     "elsewhere": "ended it outside of the library",
     "left out": "left out, since the same failure made others wait",
+    "beyond": "calls beyond those asked for at one site",
 }
 REFRESH = 0.2  # seconds
 MOST_NOTES = 10

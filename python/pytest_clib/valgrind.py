@@ -97,6 +97,8 @@ class Valgrind:
         # What earlier processes left is told by ``explain``.
         self._left_out = set(os.listdir(folder)) - {self._own.name}  # noqa: PTH208
         self._readers: dict[str, Reader] = {}
+        self._known = 0
+        self._paths: set[str] = set()
         self._unchecked: str | None = None  # the first test since the last leak check
         # The search for what is lost reads all memory, defined or not.
         for name in ("end_test", "finish", "now"):
@@ -169,8 +171,12 @@ class Valgrind:
         return errors
 
     def _under_test(self) -> set[str]:
-        paths = {library.path for library in self._run.libraries}
-        return paths | {os.path.realpath(path) for path in paths}
+        """The libraries' paths; there are only ever more of them."""
+        if len(self._run.libraries) != self._known:
+            self._known = len(self._run.libraries)
+            paths = {library.path for library in self._run.libraries}
+            self._paths = paths | {os.path.realpath(path) for path in paths}
+        return self._paths
 
     def _findings(self, errors: list[Error], test: str) -> list[Finding]:
         if not errors:

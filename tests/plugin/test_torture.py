@@ -340,7 +340,10 @@ def test_workers_behind_sockets(suite, library, socket_server):
         ("--clib-inject=write:1:eof", "does not read"),
         ("--clib-inject=write:1:short=0", "a number from 1"),
         ("--clib-inject=write:1:EIO:short", "one too many"),
-        ("--clib-torture=some", "expected sites or each"),
+        ("--clib-torture=some", "expected sites, each, or each:N"),
+        ("--clib-torture=each:0", "N from 1"),
+        ("--clib-torture=each:", "N from 1"),
+        ("--clib-torture=sites:3", "expected sites, each, or each:N"),
         ("--clib-groups=memroy", "near it: memory"),
         ("--clib-timeout=soon", "number of seconds"),
         ("--clib-unnoticed", "nothing without --clib-torture"),
@@ -354,6 +357,48 @@ def test_bad_options_are_usage_errors_of_one_line(suite, library, option, expect
     (line,) = [x for x in outcome.result.stderr.lines if x.startswith("ERROR: ")]
     assert option.split("=")[0] in line
     assert expected in line
+
+
+LOOP = """\
+#include <stdlib.h>
+
+int turns(int count)
+{
+    char *last = NULL;
+    for (int i = 0; i < count; i++) {
+        free(last);
+        last = malloc(8);
+        if (i == count - 1)
+            *(volatile char *)last = 1;
+        else if (!last)
+            return -1;
+    }
+    free(last);
+    return 0;
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("mode", "calls", "kinds"),
+    [
+        ("sites", 1, []),
+        ("each", 10, ["crash"]),
+        ("each:1", 1, []),
+        ("each:2", 2, ["crash"]),
+        ("each:4", 4, ["crash"]),
+        ("each:10", 10, ["crash"]),
+    ],
+)
+def test_how_many_calls_of_a_site_are_tried(suite, build, mode, calls, kinds):
+    suite.write("def test():\n    lib.turns(10)\n", build(LOOP))
+    outcome = suite.again(f"--clib={build(LOOP)}", "--clib-torture", mode, "test_it.py")
+
+    outcome.result.assert_outcomes(passed=1)
+    assert outcome.report["summary"]["injections"] == calls
+    assert outcome.kinds == kinds
+    beyond = f"{10 - calls} calls beyond those asked for at one site"
+    assert (beyond in outcome.text) == (mode in ("each:1", "each:2", "each:4"))
 
 
 def test_an_injection_that_never_happens_is_said(suite, library):
