@@ -82,7 +82,6 @@ class Execution:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, Any, Any]:
         """A test begins."""
-        self.run.rescan()
         item.stash[FINDINGS] = []
         item.stash[STOPPED] = []
         item.stash[INTERRUPTED] = False
@@ -94,15 +93,8 @@ class Execution:
         return (yield)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_call(self) -> Generator[None, Any, Any]:
-        """The test itself begins."""
-        self.run.rescan()
-        return (yield)
-
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, Any, Any]:
         """A test is over: see what was lost."""
-        self.run.rescan()
         stopped = item.stash.setdefault(STOPPED, [])
         try:
             result = yield
@@ -229,7 +221,7 @@ class Execution:
 
 
 class CallbackPhases:
-    """Raises what callbacks ended with, right after the test's own code."""
+    """Looks for new libraries, and raises what callbacks ended with, around the test's own code."""
 
     def __init__(self, execution: Execution) -> None:
         self._execution = execution
@@ -250,6 +242,7 @@ class CallbackPhases:
         return (yield from self._phase(item))
 
     def _phase(self, item: pytest.Item) -> Generator[None, Any, Any]:
+        self._execution.run.rescan()
         callbacks = self._execution.run.callbacks
         watch = callbacks.watch()
         try:

@@ -95,16 +95,32 @@ class _Cost(NamedTuple):
 
 
 class Scripts:
-    """The plugin object of a process that executes tests."""
+    """The plugin object of a process that executes tests.
+
+    Most suites have no scripts and no budgets: ``_Phases`` is there from the first one on.
+    """
 
     def __init__(self, run: Run) -> None:
         self._run = run
         self._costs: list[_Cost] = []
         self._shown: list[dict[str, Any]] = []
         self._before: dict[str, int] = {}
+        self._watching = False
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Are there budgets to be kept?"""
+        if any(item.get_closest_marker(BUDGET) for item in session.items):
+            self._watch()
+
+    def _watch(self) -> None:
+        if not self._watching:
+            self._watching = True
+            manager = self._run.config.pluginmanager
+            manager.register(_Phases(self), "clib-script-phases")
 
     def begin(self) -> None:
         """A script is about to run."""
+        self._watch()
         self._run.rescan()
         self._before = self._counts()
 
@@ -125,25 +141,22 @@ class Scripts:
 
     def compared(self, comparison: Comparison) -> None:
         """Two scripts have been compared."""
+        self._watch()
         self._shown.append({"comparison": comparison.to_dict()})
 
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_setup(self) -> Generator[None, Any, Any]:
+    def clear(self) -> None:
         """A test begins."""
         self._costs.clear()
         self._shown.clear()
-        return (yield)
 
-    @pytest.hookimpl(wrapper=True, trylast=True)
-    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, Any, Any]:
-        """Run the test, then hold its costs against its budget."""
-        budget = read(item)
-        if not budget:
-            return (yield)
+    def totals(self) -> tuple[int, ...]:
+        """What all has cost so far, for ``over``."""
         self._run.rescan()
         self._before = self._counts()
-        totals = self._run.native.totals()
-        result = yield
+        return tuple(self._run.native.totals())
+
+    def over(self, budget: Mapping[str, float], totals: tuple[int, ...]) -> list[str]:
+        """Lines about what the scripts of a test, or the test since ``totals``, spent too much."""
         costs = list(self._costs)
         if not costs:
             now = self._run.native.totals()
@@ -156,19 +169,12 @@ class Scripts:
             over = cost.over(budget)
             if over:
                 lines.extend([*over, f"  {cost.breakdown()}"])
-        if lines:
-            pytest.fail("over budget\n" + "\n".join(lines), pytrace=False)
-        return result
+        return lines
 
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_makereport(
-        self, call: pytest.CallInfo[Any]
-    ) -> Generator[None, Any, Any]:
-        """Hand the figures over with the report of the test's last phase."""
-        report = yield
-        if self._shown and call.when == "teardown":
+    def hand_over(self, report: Any) -> None:
+        """Put the figures on the report of a test's last phase."""
+        if self._shown:
             report.clib_scripts = list(self._shown)
-        return report
 
     def _counts(self) -> dict[str, int]:
         counts: dict[str, int] = {}
@@ -182,6 +188,42 @@ class Scripts:
             for name, calls in self._counts().items()
         }
         return {name: calls for name, calls in since.items() if calls}
+
+
+class _Phases:
+    """Its hooks around each test."""
+
+    def __init__(self, scripts: Scripts) -> None:
+        self._scripts = scripts
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_setup(self) -> Generator[None, Any, Any]:
+        """A test begins."""
+        self._scripts.clear()
+        return (yield)
+
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, Any, Any]:
+        """Run the test, then hold its costs against its budget."""
+        budget = read(item)
+        if not budget:
+            return (yield)
+        totals = self._scripts.totals()
+        result = yield
+        lines = self._scripts.over(budget, totals)
+        if lines:
+            pytest.fail("over budget\n" + "\n".join(lines), pytrace=False)
+        return result
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, call: pytest.CallInfo[Any]
+    ) -> Generator[None, Any, Any]:
+        """Hand the figures over."""
+        report = yield
+        if call.when == "teardown":
+            self._scripts.hand_over(report)
+        return report
 
 
 class Scripting:
