@@ -23,6 +23,12 @@ wheel: $(VENV)/.tools ## the wheel of pytest-clib, in dist/
 test-plugin: $(VENV)/.plugin ## tests of the plugin, on small C libraries with planted bugs (ARGS=...)
 	$(PY) -m pytest tests/plugin $(ARGS)
 
+# Not part of the lints: what mypy says changes with its version and pytest's.
+.PHONY: types
+types: $(VENV)/.tools ## types of the Python package, with mypy
+	$(PY) -m pip install --quiet --disable-pip-version-check mypy
+	$(VENV)/bin/mypy
+
 .PHONY: test-examples
 test-examples: $(VENV)/.plugin ## the examples: zlib and SQLite as installed, in plain ctypes
 	$(PY) -m pytest examples --clib=libz.so --clib=libsqlite3.so $(ARGS)

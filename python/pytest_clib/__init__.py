@@ -30,7 +30,7 @@ class PlainImports:
 
 
 INSIDE = f"{__name__}."
-sys.meta_path.insert(0, PlainImports)  # type: ignore[arg-type]
+sys.meta_path.insert(0, PlainImports)
 
 from .callbacks import callback
 from .findings import Finding, Kind, Place, Severity

@@ -144,8 +144,12 @@ class Reader:
             start += max(one.bitshift, 0) if is_bit_field else 0
             text = f"{declared.spelling} {name}"
             text += f" : {width}" if is_bit_field else ""
-            written = functools.partial(tuple, (text, None))
+            written = functools.partial(_nowhere, text)
             yield DeclaredField(name, start, width, declared, is_bit_field, written)
+
+
+def _nowhere(text: str) -> tuple[str, Place | None]:
+    return text, None
 
 
 def records(reader: Reader, ffi: Any) -> Iterator[tuple[str, RecordKey]]:

@@ -193,7 +193,9 @@ def callbacks(modules: dict[str, Any]) -> dict[type, list[tuple[str, str]]]:
     prototypes = {id(kind): kind for kind in subclasses(_ctypes.CFuncPtr)}
     for module in modules.values():
         path = file_of(module)
-        for name, one in list(namespace_of(module).items()) if path else ():
+        if path is None:
+            continue
+        for name, one in list(namespace_of(module).items()):
             kind = prototypes.get(id(one))
             if kind is not None and isinstance(name, str):
                 places = found.setdefault(kind, [])

@@ -86,7 +86,7 @@ def result_kind(function: Any, name: str) -> tuple[str, int]:
     Raises:
         TypeError: its ``restype`` is neither a number nor an address.
     """
-    kind = function.restype
+    kind: Any = function.restype
     if kind is None:
         return "void", 0
     if isinstance(kind, type) and issubclass(kind, (_SIMPLE, _POINTER, _FUNCTION)):
@@ -96,7 +96,7 @@ def result_kind(function: Any, name: str) -> tuple[str, int]:
         if code == "d":
             return "double", 8
         if code and code in _SIGNED:
-            return "signed", ctypes.sizeof(kind)
+            return "signed", ctypes.sizeof(function.restype)
         if not code or code in _UNSIGNED + _ADDRESSES:
-            return "unsigned", ctypes.sizeof(kind)
+            return "unsigned", ctypes.sizeof(function.restype)
     raise TypeError(f"{name}: a result of type {kind!r} cannot be read without Python")

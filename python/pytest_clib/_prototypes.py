@@ -90,7 +90,8 @@ def _make(result: Any, arguments: list[Any]) -> Any:
 
 def _given(function: str, given: Any) -> Any:
     if isinstance(given, type) and hasattr(given, "_restype_"):
-        return _make(given._restype_, list(given._argtypes_))
+        prototype: Any = given
+        return _make(prototype._restype_, list(prototype._argtypes_))
     if isinstance(given, (tuple, list)) and given:
         return _make(given[0], list(given[1:]))
     arguments = getattr(given, "argtypes", None)

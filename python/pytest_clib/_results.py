@@ -7,7 +7,7 @@ import statistics
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 
 class ScriptError(AssertionError):
@@ -102,7 +102,7 @@ class ScriptResult:
         return table([self])
 
 
-_COLUMNS = (
+_COLUMNS: tuple[tuple[str, Callable[[ScriptResult], str]], ...] = (
     ("operations", lambda it: f"{it.operations:,}"),
     ("per second", lambda it: f"{it.operations_per_second:,.0f}"),
     ("mean", lambda it: duration(it.mean_ns)),

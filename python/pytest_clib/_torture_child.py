@@ -171,8 +171,9 @@ class _Interrupts:
         """Let it through from here on, and what came meanwhile."""
         if self._held:
             signal.signal(signal.SIGINT, self._handler)
+            handler: Any = self._handler
             for args in self._came:
-                self._handler(*args)  # type: ignore[operator]
+                handler(*args)
 
 
 def _wait(pid: int, limit: float) -> tuple[int, bool, bool]:
@@ -377,7 +378,7 @@ class Ledger:
         ]
 
     def _is_mine(self, held: Any) -> bool:
-        return held.test == self._number and held.sequence >= self._mark
+        return bool(held.test == self._number and held.sequence >= self._mark)
 
     def _searcher(
         self,

@@ -158,8 +158,8 @@ def _candidates(name: str) -> Iterator[str]:
                     yield str(found.resolve())
         yield from _glob(f"/usr/lib/*/{name}") + _glob(f"/usr/lib*/{name}")
         return
-    found = {path for pattern in RUNTIMES for path in _glob(pattern)}
-    fitting = [path for path in found if "i386" not in path and "aarch64" not in path]
+    paths = {path for pattern in RUNTIMES for path in _glob(pattern)}
+    fitting = [path for path in paths if "i386" not in path and "aarch64" not in path]
     yield from sorted(fitting, key=_version, reverse=True)
 
 
@@ -291,7 +291,8 @@ class Asan:
         ]
         if report.tool == "lsan" and self._is_known(report, stacks):
             return None
-        site, callers = None, ()
+        site: Place | None = None
+        callers: tuple[Place, ...] = ()
         for _, stack in stacks:
             at = _first(stack, under_test)
             if at is not None:

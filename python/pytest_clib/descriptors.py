@@ -40,7 +40,7 @@ class Searcher:
         self,
         blocks: Iterable[tuple[int, int]],
         libraries: Iterable[tuple[str, int]],
-        namespaces: Iterable[dict[str, Any]],
+        namespaces: Iterable[dict[Any, Any]],
     ) -> None:
         self._blocks = blocks
         self._libraries = libraries

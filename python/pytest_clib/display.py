@@ -77,7 +77,7 @@ class Display:
         for data in getattr(report, "clib_findings", ()):
             finding = Finding.from_dict(data)
             expected = finding.severity is Severity.ERROR and not (
-                report.failed or report.outcome == "rerun"
+                report.failed or str(report.outcome) == "rerun"
             )
             if not expected:  # xfail
                 self._of_tests.append(finding)

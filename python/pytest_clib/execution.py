@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -21,7 +21,12 @@ from .namespaces import Namespaces, Variables
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
+    from _pytest.outcomes import Failed
+
+    from .display import Display
     from .run import Run
+else:
+    Failed = pytest.fail.Exception
 
 FINDINGS = pytest.StashKey[list[Finding]]()
 STOPPED = pytest.StashKey[list[BaseException]]()
@@ -29,7 +34,7 @@ KEPT = pytest.StashKey[list[object]]()
 INTERRUPTED = pytest.StashKey[bool]()
 
 
-class Found(pytest.fail.Exception):
+class Found(Failed):
     """A test lost something: its text is the findings, and there is no traceback."""
 
     __module__ = "builtins"  # shown without one, as pytest's own
@@ -75,7 +80,7 @@ class Execution:
         display = self.run.config.pluginmanager.get_plugin("clib-display")
         if display is None or self.run.config.option.verbose < 0:
             return []
-        return display.introduce(self.run.libraries)
+        return cast("Display", display).introduce(self.run.libraries)
 
     # Phases, outermost: the ledger.
 
@@ -88,7 +93,8 @@ class Execution:
         self.run.leaks.start_test(item.nodeid)
         for check in self.run.checks:
             check.start_test(item.nodeid)
-        item.stash[KEPT] = kept = []
+        kept: list[object] = []
+        item.stash[KEPT] = kept
         self._kept_before = self.run.callbacks.keep(kept)
         return (yield)
 
@@ -200,7 +206,7 @@ class Execution:
             workeroutput["clib"] = output
         else:
             display = session.config.pluginmanager.get_plugin("clib-display")
-            display.take_output(output)
+            cast("Display", display).take_output(output)
         return result
 
     def pytest_unconfigure(self) -> None:

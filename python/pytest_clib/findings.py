@@ -108,7 +108,7 @@ class Finding(NamedTuple):
     backtrace: tuple[Place, ...] = ()
     details: str = ""
     command: str = ""
-    count: int = 1  # type: ignore[assignment] (tuple's method is not wanted)
+    count: int = 1  # type: ignore[assignment]  # tuple's method is not wanted
     size: int = 0
     place: Place | None = None
     trail: tuple[Place, ...] = ()

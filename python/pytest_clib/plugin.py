@@ -63,7 +63,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_unconfigure() -> None:
     """Let go of what keeps the configuration until the interpreter's last moment."""
     if PlainImports in sys.meta_path:
-        sys.meta_path.remove(PlainImports)  # type: ignore[arg-type]
+        sys.meta_path.remove(PlainImports)
 
 
 def _begin(config: pytest.Config, chosen: Options) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 PASSED = [str, float, type, FunctionType, BuiltinFunctionType, ModuleType, type(None)]
 
 # The base of everything with a buffer, which has no public name.
-CDATA = ctypes.c_int.__mro__[-2]
+CDATA: Any = ctypes.c_int.__mro__[-2]
 
 INVERTED = 2**64 - 1  # minus an address: what no scan takes for a pointer
 THREAD_HEAP = 64 << 20  # heaps of threads begin at multiples of this

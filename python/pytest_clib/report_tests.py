@@ -29,7 +29,7 @@ class Tests:
         entry = self._tests.get(report.nodeid)
         if entry is None:
             entry = self._tests[report.nodeid] = _new(report.nodeid)
-        phase = report.when or "call"
+        phase = report.when
         entry["phases"][phase] = round(report.duration, 6)
         entry["seconds"] = round(sum(entry["phases"].values()), 6)
         entry["outcome"] = _outcome(report, entry["outcome"])

@@ -175,7 +175,12 @@ class Resume:
 
 
 # What a report has if nothing happened in the phase.
-_PLAIN = {"longrepr": None, "sections": [], "user_properties": [], "clib_findings": []}
+_PLAIN: dict[str, Any] = {
+    "longrepr": None,
+    "sections": [],
+    "user_properties": [],
+    "clib_findings": [],
+}
 _TIMES = ("duration", "start", "stop")
 _OF_TEST = {"nodeid", "location", "keywords", "outcome", "when", *_PLAIN, *_TIMES}
 

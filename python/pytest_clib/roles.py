@@ -9,9 +9,12 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from types import FrameType
 
 FOLDER = "CLIB_TOOL_FOLDER"
 _SHARED = pytest.StashKey[Path]()
@@ -38,7 +41,7 @@ def are_workers_wanted(namespace: Any) -> bool:
 
 def is_worker() -> bool:
     """Whether this session is a worker, and not a session that a test in one has started."""
-    frame = sys._getframe()  # noqa: SLF001 (xdist tells a session what it is only later)
+    frame: FrameType | None = sys._getframe()  # noqa: SLF001 (xdist tells a session what it is only later)
     while frame is not None:
         if frame.f_globals.get("__name__") == "__channelexec__":
             return True

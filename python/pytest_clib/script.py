@@ -303,9 +303,9 @@ class Script:
     def _bytes(
         self, data: Data | Sequence[Data]
     ) -> tuple[bytes, list[tuple[int, int, object]]]:
-        parts = data if isinstance(data, (list, tuple)) else [data]
+        parts: Sequence[Any] = data if isinstance(data, (list, tuple)) else [data]
         fixed = bytearray()
-        fields = []
+        fields: list[tuple[int, int, object]] = []
         for part in parts:
             if isinstance(part, Field):
                 fields.append((len(fixed), part.width, self._value(part.value)))

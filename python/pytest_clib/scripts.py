@@ -11,7 +11,7 @@ What is to be shown travels on the report of a test (``report.clib_scripts``).
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import pytest
 
@@ -230,7 +230,9 @@ class Scripting:
     """What the fixture ``clib`` offers about scripts."""
 
     def __init__(self, run: Run) -> None:
-        self._shown: Scripts = run.config.pluginmanager.get_plugin("clib-scripts")
+        self._shown: Scripts = cast(
+            "Scripts", run.config.pluginmanager.get_plugin("clib-scripts")
+        )
 
     def script(self, name: str = "script") -> Script:
         """An empty script: add steps to it, then ``run`` it at native speed.

@@ -103,6 +103,7 @@ def run(config: pytest.Config, tool: Tool) -> int:
             **tool.environ(shared),
             roles.FOLDER: str(shared),
         }
+        status = 0
         for _ in range(MOST_CHILDREN):
             status = _run(command, environ, config.invocation_params.dir)
             journal = resume.Journal(shared)

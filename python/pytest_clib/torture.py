@@ -105,8 +105,8 @@ class Torture:
         )
         self._pending: pytest.Item | None = None
         self._child: Child | None = None
-        self._accepted: dict[tuple[Any, ...], set[int]] = {}
-        self._waits: Counter[tuple[Any, ...]] = Counter()
+        self._accepted: dict[Injection, set[int]] = {}
+        self._waits: Counter[Injection] = Counter()
         self._harvest: Harvest | None = None
         self._plans: dict[Injection, int] = {}
         self._happened: set[Injection] = set()  # in a copy of the running test
@@ -184,12 +184,15 @@ class Torture:
         finally:
             if self._child is None:
                 gc.unfreeze()
-                if self._descriptors is not None:
-                    self._descriptors.close()
+                self._forget_descriptors()
         if self._child is None:
             if failure is not None:
                 raise failure
             self._arm(item)
+
+    def _forget_descriptors(self) -> None:
+        if self._descriptors is not None:
+            self._descriptors.close()
 
     def _work(self, item: pytest.Item) -> Found | None:
         """All copies; what keeps the test from running here, if anything does."""
