@@ -162,6 +162,8 @@ def _start_tool(early_config: pytest.Config) -> None:
         if tool is None:
             return
         status = supervisor.run(early_config, tool)
+        if supervisor.is_command(early_config):
+            supervisor.leave(status)
     except pytest.UsageError as error:
         print(f"ERROR: {error}", file=sys.stderr)  # noqa: T201 (as pytest says it later)
         status = int(pytest.ExitCode.USAGE_ERROR)

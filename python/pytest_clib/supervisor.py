@@ -15,6 +15,8 @@ one as failed with what the tool said, and runs the rest.
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import os
 import shutil
 import signal
@@ -22,13 +24,16 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
 from . import asan, resume, roles, valgrind
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import NoReturn
+
     from .options import Options
 
 MOST_CHILDREN = 200  # a session in which so many tests die says enough
@@ -103,26 +108,60 @@ def run(config: pytest.Config, tool: Tool) -> int:
             **tool.environ(shared),
             roles.FOLDER: str(shared),
         }
-        status = 0
-        for _ in range(MOST_CHILDREN):
-            status = _run(command, environ, config.invocation_params.dir)
-            journal = resume.Journal(shared)
-            if journal.finished or journal.running is None:
-                break
-            journal.died(status)
-            print(  # noqa: T201 (the child's terminal is ours)
-                f"\nclib: the process died in {journal.running}: {_end(status)}; "
-                "the other tests go on in a new one",
-                flush=True,
-            )
-        else:
-            print(f"clib: {MOST_CHILDREN} tests ended the process; stopped")  # noqa: T201
-        if status < 0:
-            print(f"clib: the session was {_end(status)}", flush=True)  # noqa: T201
-            return int(pytest.ExitCode.INTERNAL_ERROR)
-        return status
+        with _terminal(config):
+            return _children(shared, command, environ, config.invocation_params.dir)
     finally:
         shutil.rmtree(shared, ignore_errors=True)
+
+
+def _children(
+    shared: Path, command: list[str], environ: dict[str, str], cwd: Path
+) -> int:
+    """One after another, until one comes to the end; the exit status of the last."""
+    status = 0
+    for _ in range(MOST_CHILDREN):
+        status = _run(command, environ, cwd)
+        journal = resume.Journal(shared)
+        if journal.finished or journal.running is None:
+            break
+        journal.died(status)
+        print(  # noqa: T201 (the child's terminal is ours)
+            f"\nclib: the process died in {journal.running}: {_end(status)}; "
+            "the other tests go on in a new one",
+            flush=True,
+        )
+    else:
+        print(f"clib: {MOST_CHILDREN} tests ended the process; stopped")  # noqa: T201
+    if status < 0:
+        print(f"clib: the session was {_end(status)}", flush=True)  # noqa: T201
+        return int(pytest.ExitCode.INTERNAL_ERROR)
+    return status
+
+
+def leave(status: int) -> NoReturn:
+    """End this process, if the session is all that it was started for.
+
+    What pytest has imported is not taken apart, which takes as long as many a suite.
+    """
+    atexit._run_exitfuncs()  # noqa: SLF001 (the interpreter has no other name for it)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(status)
+
+
+@contextlib.contextmanager
+def _terminal(config: pytest.Config) -> Iterator[None]:
+    """Meanwhile input and output are the user's, and not what pytest puts in their place."""
+    capture: Any = config.pluginmanager.get_plugin("capturemanager")
+    if capture is None:
+        yield
+        return
+    capture.suspend(in_=True)
+    try:
+        yield
+    finally:
+        capture.resume()
 
 
 def _run(command: list[str], environ: dict[str, str], cwd: Path) -> int:

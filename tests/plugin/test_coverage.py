@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import shutil
 import subprocess
 import sys
@@ -311,3 +313,60 @@ def test_runs_add_up_if_they_are_to(kind, tmp_path):
         _, data = run(tmp_path, library, f"-k{name}", *more)
         missing.append([line for line in missing_lines(data) if line < 9])
     assert missing == [[4, 5, 6, 7, 8], [5, 7], [3, 6, 7, 8]]
+
+
+def test_the_session_inside_has_the_terminal(tmp_path):
+    """What it says is seen at once, in colour, and it is told what the user types."""
+    library = compile_to(tmp_path, *BUILDS["gcov"])
+    os.mkfifo(tmp_path / "seen")
+    suite = SUITE + (
+        "\ndef test_waits():\n"
+        "    with open('seen') as seen:\n"
+        "        assert seen.read() == 'zero'\n"
+        "\ndef test_asks(pytestconfig):\n"
+        "    capture = pytestconfig.pluginmanager.getplugin('capturemanager')\n"
+        "    capture.suspend(in_=True)  # as pdb does\n"
+        "    answer = input('name? ')\n"
+        "    capture.resume()\n"
+        "    assert answer == 'clib'\n"
+    )
+    (tmp_path / "test_it.py").write_text(suite.format(library=str(library)))
+    environ = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(sys.path[1:]),
+        "TERM": "xterm",
+    }
+    for name in ("PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER", "NO_COLOR", "CI"):
+        environ.pop(name, None)
+    command = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider"]
+    ours, its = pty.openpty()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(contextlib.suppress(OSError))  # at the end of a terminal
+        session = subprocess.Popen(
+            [*command, f"--clib={library}", "--clib-coverage=out"],
+            cwd=tmp_path,
+            env=environ,
+            stdin=its,
+            stdout=its,
+            stderr=its,
+        )
+        stack.callback(session.wait)
+        os.close(its)
+        text = ""
+        terminal = stack.enter_context(os.fdopen(ours, "r+b", buffering=0))
+        while data := terminal.read(4096):
+            text += data.decode()
+            if "PASSED" in text.partition("test_zero")[2]:
+                answer(tmp_path / "seen")
+            if text.endswith("name? "):
+                terminal.write(b"clib\n")
+    assert session.returncode == 0, text
+    assert "\x1b[32m" in text
+
+
+def answer(fifo: Path) -> None:
+    """Tell the session, once, that its words were seen."""
+    if fifo.exists():
+        with fifo.open("w") as seen:
+            fifo.unlink()
+            seen.write("zero")
