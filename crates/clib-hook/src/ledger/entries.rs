@@ -94,7 +94,8 @@ pub(crate) struct Table {
     lost: u64,
 }
 
-const FIRST: usize = 256;
+/// Few, since there are many tables, and each question after a test goes through all places.
+const FIRST: usize = 32;
 
 #[inline]
 fn hash(disguised: u64) -> usize {

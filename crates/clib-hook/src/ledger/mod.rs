@@ -265,9 +265,12 @@ pub(crate) struct Extent {
 pub(crate) fn extents() -> Vec<Extent> {
     let mut extents = Vec::new();
     for table in &TABLES {
+        let table = table.lock();
+        if table.len() == 0 {
+            continue;
+        }
         extents.extend(
             table
-                .lock()
                 .iter()
                 .filter(|entry| entry.kind() == Kind::Memory as u8)
                 .map(|entry| Extent {

@@ -303,19 +303,17 @@ pub(crate) fn areas() -> Result<Vec<Area>, crate::Error> {
             error.raw_os_error().unwrap_or(0),
         )
     })?;
-    Ok(String::from_utf8_lossy(&text)
-        .lines()
-        .filter_map(area)
-        .collect())
+    Ok(text.split(|byte| *byte == b'\n').filter_map(area).collect())
 }
 
-fn area(line: &str) -> Option<Area> {
-    let mut fields = line.splitn(6, ' ');
-    let (start, end) = fields.next()?.split_once('-')?;
-    let rights = fields.next()?.as_bytes();
+fn area(line: &[u8]) -> Option<Area> {
+    let mut fields = line.splitn(6, |byte| *byte == b' ');
+    let mut bounds = fields.next()?.splitn(2, |byte| *byte == b'-');
+    let (start, end) = (number(bounds.next()?, 16)?, number(bounds.next()?, 16)?);
+    let rights = fields.next()?;
     let (_offset, _device) = (fields.next()?, fields.next()?);
-    let inode = fields.next()?.parse().ok()?;
-    let name = fields.next().unwrap_or_default().trim_start().to_owned();
+    let inode = number(fields.next()?, 10)?;
+    let name = fields.next().unwrap_or_default().trim_ascii_start();
     let mut protection = libc::PROT_NONE;
     for (at, letter, bit) in [
         (0, b'r', libc::PROT_READ),
@@ -327,12 +325,26 @@ fn area(line: &str) -> Option<Area> {
         }
     }
     Some(Area {
-        start: usize::from_str_radix(start, 16).ok()?,
-        end: usize::from_str_radix(end, 16).ok()?,
+        start,
+        end,
         protection,
         private: rights.get(3) == Some(&b'p'),
-        inode,
-        name,
+        inode: inode as u64,
+        name: String::from_utf8_lossy(name).into_owned(),
+    })
+}
+
+/// A number that fits into a word.
+fn number(digits: &[u8], radix: u32) -> Option<usize> {
+    let digit = |byte: &u8| {
+        char::from(*byte)
+            .to_digit(radix)
+            .map(|digit| digit as usize)
+    };
+    digits.iter().try_fold(0_usize, |number, byte| {
+        number
+            .checked_mul(radix as usize)?
+            .checked_add(digit(byte)?)
     })
 }
 
@@ -450,7 +462,7 @@ mod tests {
 
     #[test]
     fn maps_lines_are_understood() {
-        let line = "7f00-7f10 r-xp 00001000 08:01 42                       /usr/lib/with space.so";
+        let line = b"7f00-7f10 r-xp 00001000 08:01 42                       /usr/lib/with space.so";
         let area = area(line).expect("well-formed");
         assert_eq!((area.start, area.end, area.inode), (0x7f00, 0x7f10, 42));
         assert_eq!(area.protection, libc::PROT_READ | libc::PROT_EXEC);
