@@ -27,9 +27,13 @@ STARTS = ("def ", "async def ", "class ", "@")
 # A line with one of these does not begin the statement after a function.
 GOES_ON = (")", "]", "}", "#")
 
+# Of the failure that is shown: a function may be in its traceback a thousand times.
+_TREES: dict[CodeType, ast.Module | None] = {}
+
 
 def show(excinfo: pytest.ExceptionInfo[BaseException]) -> None:
     """Show ``excinfo`` in this way."""
+    _TREES.clear()
     with contextlib.suppress(AttributeError, TypeError):
         excinfo.traceback = Excerpts(excinfo.traceback)
 
@@ -58,8 +62,11 @@ class Excerpt(TracebackEntry):
     def getsource(self, astcache: Any = None) -> Any:
         """The function's lines up to the end of the statement."""
         code = self.frame.code
-        full = code.fullsource
-        tree = None if full is None else function_tree(full.lines, code.raw)
+        if code.raw not in _TREES:
+            full = code.fullsource
+            tree = None if full is None else function_tree(full.lines, code.raw)
+            _TREES[code.raw] = tree
+        tree = _TREES[code.raw]
         return super().getsource(astcache if tree is None else {code.path: tree})
 
     source = property(getsource)
