@@ -58,7 +58,9 @@ class Execution:
     def pytest_collection(self) -> Generator[None, Any, Any]:
         """The modules and tests that are made now stay."""
         with garbage.kept():
-            return (yield)
+            result = yield
+            garbage.age()
+        return result
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_make_collect_report(self) -> Generator[None, Any, Any]:
