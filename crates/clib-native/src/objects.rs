@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 
 use pyo3::{
+    ffi,
     prelude::*,
     types::{PyDict, PyList},
 };
@@ -32,10 +33,17 @@ fn by_type<'py>(
         };
         members.insert(kind.as_ptr() as usize, list);
     }
-    for object in objects.iter() {
-        if let Some(list) = members.get(&(object.get_type_ptr() as usize)) {
-            list.append(object)?;
+    let mut number = 0;
+    while number < objects.len() {
+        // SAFETY: the list is alive, and has an item of this number; a reference of our own to each would take most of the time.
+        let object = unsafe { ffi::PyList_GetItem(objects.as_ptr(), number.cast_signed()) };
+        // SAFETY: the list holds the object, and nobody else runs meanwhile.
+        let kind = unsafe { ffi::Py_TYPE(object) };
+        if let Some(list) = members.get(&(kind as usize)) {
+            // SAFETY: as above.
+            list.append(unsafe { Bound::from_borrowed_ptr(py, object) })?;
         }
+        number += 1;
     }
     Ok(found)
 }
