@@ -191,11 +191,15 @@ def reach(
     heaps: list[tuple[int, int]],
 ) -> list[str]: ...
 def remember_heap() -> None: ...
+def old_numbers(
+    namespaces: list[dict[str, Any]], known: dict[int, tuple[int, int]]
+) -> list[int]: ...
 def by_type(objects: list[object], groups: dict[type, str]) -> dict[str, list[Any]]: ...
 def leads_to(
     held: list[Held],
     namespaces: list[dict[str, Any]],
     *,
+    skip: list[object],
     passed: list[type],
     owner_types: list[type],
     buffer_of: Callable[[object], tuple[int, int] | None],

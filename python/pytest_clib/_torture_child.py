@@ -367,7 +367,9 @@ class Ledger:
             return
         everything = session.held_since(0)
         # A test that stopped half way holds what its variables hold.
-        states = reach.classify(native, everything, [] if self._raised else skip())
+        over = () if self._raised else skip()
+        skipped = [*over, *self.old_numbers.objects()]
+        states = reach.classify(native, everything, skipped)
         self._judge(everything, states, variables)
 
     def _left(self) -> list[Any]:
@@ -407,6 +409,7 @@ class Ledger:
             everything,
             variables(),
             [pair for library in self._run.libraries for pair in library.variables],
+            skip=self.old_numbers.objects(),
         )
         mine = [
             (held, yes)

@@ -93,6 +93,7 @@ class Execution:
         item.stash[STOPPED] = []
         item.stash[INTERRUPTED] = False
         self.run.leaks.start_test(item.nodeid)
+        self.run.leaks.old_numbers.look(item, self._namespaces)
         for check in self.run.checks:
             check.start_test(item.nodeid)
         kept: list[object] = []

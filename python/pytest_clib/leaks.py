@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import descriptors, places, reach
 from .findings import Finding, Kind, Severity
+from .old_numbers import OldNumbers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -66,6 +67,7 @@ class Leaks:
     Attributes:
         searched: whether the last test left something that variables do not plainly hold, so
             that all memory was searched.
+        old_numbers: what holds nothing that is acquired in the running test.
     """
 
     def __init__(self, run: Run) -> None:
@@ -78,6 +80,7 @@ class Leaks:
         self._began = False
         self._asks_failed = run.options.held or run.options.valgrind == "memcheck"
         self.searched = False
+        self.old_numbers = OldNumbers(run.native)
 
     @property
     def current(self) -> Owner:
@@ -231,6 +234,7 @@ class Leaks:
             everything,
             namespaces(),
             [pair for library in self._run.libraries for pair in library.variables],
+            skip=self.old_numbers.objects(),
         )
         if not all(
             yes
@@ -268,6 +272,7 @@ class Leaks:
         )
 
     def _classify(self, held: list[Any], skip: Iterable[object]) -> list[str]:
+        skip = [*skip, *self.old_numbers.objects()]
         return reach.classify(self._run.native, held, skip)
 
     def _judge(
@@ -360,7 +365,10 @@ class Leaks:
             site=site,
             backtrace=backtrace,
             details="\n".join(details),
-            command=self._run.command(test or owner.test),
+            # Else it is not asked what a failed test left.
+            command=self._run.command(
+                test or owner.test, *["--clib-held"] * bool(late and owner.failed)
+            ),
             count=len(group),
             size=size,
         )

@@ -38,15 +38,18 @@ def leads_to(
     held: list[Any],
     namespaces: Iterable[dict[str, Any]],
     variables: Iterable[tuple[int, int]] = (),
+    skip: Iterable[object] = (),
 ) -> list[bool]:
     """For each of ``held``, whether it is plainly held by variables.
 
-    Looks at the values in ``namespaces`` and what these contain, at the memory of
-    ``variables``, as (address, bytes), and no further: fast, and right when it says yes.
+    Looks at the values in ``namespaces`` and what these contain, but for the objects in
+    ``skip``, at the memory of ``variables``, as (address, bytes), and no further: fast, and
+    right when it says yes.
     """
     return native.leads_to(  # type: ignore[no-any-return]
         held,
         list(namespaces),
+        skip=list(skip),
         passed=PASSED,
         owner_types=owner_types(),
         buffer_of=buffer_of,
@@ -62,7 +65,8 @@ def classify(
     Args:
         native: the native module.
         held: what the ledger has.
-        skip: objects that end with the test; nothing is reached through them.
+        skip: objects that nothing is reached through: they end with the test, or are
+            numbers from before.
     """
     objects = gc.get_objects()
     objects.append(sys.modules)

@@ -245,6 +245,7 @@ def test_what_a_failed_test_left_is_told_at_the_end_when_asked(suite, handles, o
     assert [(one["kind"], one["severity"]) for one in lost] == [("leak", "warning")]
     assert lost[0]["test"].endswith("::test")
     assert "ended early" in lost[0]["details"]
+    assert "--clib-held" in lost[0]["command"]
 
 
 @pytest.mark.parametrize("option", ["--clib-held", "--clib-valgrind"])
@@ -413,6 +414,127 @@ def test():
 
     outcome.result.assert_outcomes(passed=1, errors=1)
     assert outcome.kinds == ["leak"]
+
+
+PLACE = """\
+#define _GNU_SOURCE
+#include <sys/mman.h>
+
+/* Always at the same address, where nobody else puts anything. */
+void *make(void) {
+    return mmap((void *)0x200000000000, 4096, PROT_READ | PROT_WRITE,
+                MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+}
+void destroy(void *handle) { munmap(handle, 4096); }
+"""
+BEFORE = """
+def test_before():
+    global old
+    old = lib.make()
+    lib.destroy(old)
+"""
+
+
+@pytest.fixture
+def place(build):
+    return build(PLACE, name="place")
+
+
+def test_number_of_a_handle_that_is_gone_does_not_hold_the_next_one(suite, place):
+    outcome = suite.run(
+        DECLARED + BEFORE + "def test():\n    assert lib.make() == old\n", place
+    )
+
+    outcome.result.assert_outcomes(passed=2, errors=1)
+    assert [one["test"].partition("::")[2] for one in outcome.findings] == ["test"]
+
+
+def test_such_a_number_in_another_module(suite, place):
+    suite.pytester.makepyfile(
+        test_other="""
+        import test_it
+
+        def test():
+            assert test_it.lib.make() == test_it.old
+        """
+    )
+    outcome = suite.run(DECLARED + BEFORE, place, "test_it.py", "test_other.py")
+
+    outcome.result.assert_outcomes(passed=2, errors=1)
+    assert [one["test"] for one in outcome.findings] == ["test_other.py::test"]
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        "def test():\n    global old\n    old = lib.make()\n",
+        "def test():\n    global new\n    new = lib.make()\n",
+        "kept = {}\ndef test():\n    kept[old] = 1\n    kept[lib.make()] = 2\n",
+        """\
+kept = set()
+def test_first():
+    kept.add(old)
+def test():
+    kept.add(lib.make())
+""",
+        "OLD = 0x200000000000\ndef test():\n    lib.make()\n",
+    ],
+    ids=[
+        "same variable",
+        "another variable",
+        "key of a dictionary",
+        "member of a set",
+        "constant",
+    ],
+)
+def test_handle_that_a_variable_has_is_held_at_an_old_address_too(suite, place, test):
+    # What is held is looked at again after one more test.
+    outcome = suite.run(
+        DECLARED + BEFORE + test + "def test_after():\n    pass\n", place
+    )
+
+    outcome.result.assert_outcomes(passed=2 + test.count("def "))
+    assert outcome.findings == []
+
+
+def test_memory_that_was_never_written_holds_nothing_under_memcheck(
+    suite, build, monkeypatch
+):
+    """It has the old bytes, but memcheck knows that they mean nothing."""
+    library = build(
+        HANDLES
+        + """\
+static void **kept;
+int fill(void *handle) { /* whether it is there again */
+    void *volatile *block = malloc(1000);
+    block[50] = handle;
+    free((void *)block);
+    void **others[9];
+    int n = 0;
+    do { /* memcheck gives it again at the next but one */
+        others[n] = kept = malloc(1000);
+    } while (kept != (void **)block && ++n < 9);
+    while (n > 0) free(others[--n]);
+    return kept == (void **)block;
+}
+void end(void) { free(kept); }
+""",
+        name="unwritten",
+    )
+    monkeypatch.setenv("VALGRIND_OPTS", "--freelist-vol=0")
+    outcome = suite.run(
+        DECLARED
+        + """\
+lib.fill.argtypes = [c.c_void_p]
+def test():
+    assert lib.fill(lib.make())
+""",
+        library,
+        "--clib-valgrind",
+    )
+
+    outcome.result.assert_outcomes(passed=1, errors=1)
+    assert [one["size"] for one in outcome.findings] == [100]
 
 
 def test_block_that_libc_frees_is_gone(suite, handles):

@@ -51,11 +51,13 @@ pub fn report_errors(report: bool) {
     request(CHANGE_ERR_DISABLEMENT, [change.cast_unsigned(), 0, 0], 0);
 }
 
-/// Whether the byte at `address` is part of anything, as far as memcheck knows; released memory is not. `true` without it.
-pub fn is_addressable(address: usize) -> bool {
-    let mut bits = 0_u8;
-    let to = (&raw mut bits).expose_provenance();
-    request(GET_VBITS, [address, to, 1], 1) != NOT_ADDRESSABLE
+/// Whether the word at `address` may mean something, as far as memcheck knows: all of it is part of a block, a variable or
+/// the like, and has been written. What was released, or never written, is not. `true` without it.
+pub fn is_defined_word(address: usize) -> bool {
+    let mut undefined = 0_usize;
+    let to = (&raw mut undefined).expose_provenance();
+    let answer = request(GET_VBITS, [address, to, size_of::<usize>()], 1);
+    answer != NOT_ADDRESSABLE && undefined == 0
 }
 
 #[cfg(test)]
@@ -69,6 +71,6 @@ mod tests {
         check_added_leaks();
         report_errors(false);
         report_errors(true);
-        assert!(is_addressable(0));
+        assert!(is_defined_word(0));
     }
 }

@@ -39,6 +39,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     symbolize::register(module)?;
     tools::register(module)?;
     walk::register(module)?;
+    variables::register(module)?;
     objects::register(module)?;
     abi::register(module)
 }

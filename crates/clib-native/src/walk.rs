@@ -46,7 +46,7 @@ pub(crate) const POOL: usize = 16 << 10;
 const ARENA: usize = 1 << 20;
 
 /// Words outside of this range are no address of user space.
-const ADDRESSES: std::ops::Range<usize> = 0x1_0000..1 << 47;
+pub(crate) const ADDRESSES: std::ops::Range<usize> = 0x1_0000..1 << 47;
 
 /// Memory of up to this many bytes is read here; more is left to the scan, which reads it through the kernel.
 const SMALL: usize = 4096;
@@ -153,6 +153,14 @@ impl<'py> Walk<'py> {
             shapes: HashMap::default(),
             arenas: BTreeMap::new(),
             heaps: Vec::new(),
+        }
+    }
+
+    /// Looks neither at `objects`, nor at what only they lead to.
+    fn skip(&mut self, objects: &Bound<'py, PyList>) {
+        self.seen.insert(objects.as_ptr() as usize);
+        for object in objects.iter() {
+            self.seen.insert(object.as_ptr() as usize);
         }
     }
 
@@ -493,10 +501,7 @@ fn reach<'py>(
     let mut walk = Walk::new(py, owner_types, true);
     walk.roots.exclude = exclude;
     walk.heaps = heaps;
-    walk.seen.insert(skip.as_ptr() as usize);
-    for object in skip.iter() {
-        walk.seen.insert(object.as_ptr() as usize);
-    }
+    walk.skip(skip);
     walk.run(objects, buffer_of)?;
     if !mappings.is_empty() {
         walk.exclude_arenas(&mappings);
@@ -509,20 +514,22 @@ fn reach<'py>(
 }
 
 /// For each of `held` whether the variables of `namespaces` lead to it, directly or through other blocks of the libraries:
-/// their values and what these contain, without instances of the types `passed`. `buffers`, as (address, bytes), are looked through as well. What is not found this way may still
-/// be held.
+/// their values and what these contain, without instances of the types `passed` and the objects in `skip`. `buffers`, as
+/// (address, bytes), are looked through as well. What is not found this way may still be held.
 #[pyfunction]
-#[pyo3(signature = (held, namespaces, *, passed, owner_types, buffer_of, buffers))]
+#[pyo3(signature = (held, namespaces, *, skip, passed, owner_types, buffer_of, buffers))]
 fn leads_to<'py>(
     py: Python<'py>,
     held: Vec<Bound<'py, Held>>,
     namespaces: Vec<Bound<'py, PyDict>>,
+    skip: &Bound<'py, PyList>,
     passed: Vec<Bound<'py, PyType>>,
     owner_types: Vec<Bound<'py, PyAny>>,
     buffer_of: &Bound<'py, PyAny>,
     buffers: Vec<(usize, usize)>,
 ) -> PyResult<Vec<bool>> {
     let mut walk = Walk::new(py, owner_types, false);
+    walk.skip(skip);
     walk.roots.buffers = buffers;
     walk.run(&values(py, namespaces, &passed)?, buffer_of)?;
     walk.roots.only = true;

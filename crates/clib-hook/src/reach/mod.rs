@@ -163,6 +163,20 @@ fn search(held: &[Held], roots: &Roots, registers: &[usize; 6]) -> Result<Vec<Re
         .collect())
 }
 
+/// For each word whether it points into memory or a mapping that a library holds now.
+///
+/// # Errors
+///
+/// [`Error::NotStarted`]; [`Error::System`] when there is no memory.
+pub fn point_to_something(words: &[usize]) -> Result<Vec<bool>, Error> {
+    session::with_state(|_| Ok(()))?;
+    let search = Search::new(ledger::extents())?;
+    Ok(words
+        .iter()
+        .map(|word| search.at(*word).is_some())
+        .collect())
+}
+
 /// A search that has been through all live memory and registers.
 #[inline(never)]
 fn scan_memory(held: &[Held], roots: &Roots, registers: &[usize; 6]) -> Result<Search, Error> {

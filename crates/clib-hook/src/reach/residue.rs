@@ -2,8 +2,9 @@
 //!
 //! Who takes a block writes only what he needs of it. The rest keeps what was there before: links of the C library's lists of
 //! free chunks, and the upper bytes of a word whose lower ones a short text took. A scan cannot know what was never written, but
-//! these leave marks, what was there before anything was acquired is known ([`super::before`]), and memcheck knows what has been
-//! released, by an allocator of its own. Everything here must be certain enough: a pointer that is taken for residue is a false alarm.
+//! these leave marks, what was there before anything was acquired is known ([`super::before`]), and memcheck, whose allocator is
+//! another one, knows what has been released, and what was never written. Everything here must be certain enough: a pointer
+//! that is taken for residue is a false alarm.
 
 use std::sync::Arc;
 
@@ -52,7 +53,7 @@ impl Residue {
         } else {
             before
         };
-        !valgrind::is_addressable(at)
+        !valgrind::is_defined_word(at)
             || self.had(at, word, block)
             || self.is_bin(partner, at)
             || (word != block.start() && (ends_text(before, word) || starts_text(before, word, at)))
