@@ -3,8 +3,9 @@
 For each line of a traceback pytest looks for the statement that it is part of, and parses
 the whole file for that: in every failed test again, and bindings are one long file. Here
 it is given the syntax tree of the function alone, with all line numbers as they are in the
-file, and finds the same statement. Where that cannot be, it parses as ever. What is shown
-does not change.
+file, and finds the same statement. Where that cannot be, it parses as ever. Nor is the module of a
+function looked for, among all that there are, only to read the function's file. What is
+shown does not change.
 
 Entries and tracebacks are classes of pytest's that it has no public name for: where they
 are not what they were, nothing is done.
@@ -14,9 +15,12 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import linecache
+import os
 from typing import TYPE_CHECKING, Any
 
-from _pytest._code.code import Traceback, TracebackEntry
+from _pytest._code.code import Code, Frame, Traceback, TracebackEntry
+from _pytest._code.source import Source
 
 if TYPE_CHECKING:
     from types import CodeType
@@ -29,11 +33,13 @@ GOES_ON = (")", "]", "}", "#")
 
 # Of the failure that is shown: a function may be in its traceback a thousand times.
 _TREES: dict[CodeType, ast.Module | None] = {}
+_FILES: dict[str, Source | None] = {}
 
 
 def show(excinfo: pytest.ExceptionInfo[BaseException]) -> None:
     """Show ``excinfo`` in this way."""
     _TREES.clear()
+    _FILES.clear()
     with contextlib.suppress(AttributeError, TypeError):
         excinfo.traceback = Excerpts(excinfo.traceback)
 
@@ -59,6 +65,11 @@ class Excerpt(TracebackEntry):
         """As ever."""
         return Excerpt(self._rawentry, repr_style)
 
+    @property
+    def frame(self) -> Frame:
+        """As ever, but that it reads files itself."""
+        return ExcerptFrame(self._rawentry.tb_frame)
+
     def getsource(self, astcache: Any = None) -> Any:
         """The function's lines up to the end of the statement."""
         code = self.frame.code
@@ -70,6 +81,48 @@ class Excerpt(TracebackEntry):
         return super().getsource(astcache if tree is None else {code.path: tree})
 
     source = property(getsource)
+
+
+class ExcerptFrame(Frame):
+    """A frame."""
+
+    __slots__ = ()
+
+    @property
+    def code(self) -> Code:
+        """As ever, but that it reads files itself."""
+        return ExcerptCode(self.raw.f_code)
+
+
+class ExcerptCode(Code):
+    """A function's code."""
+
+    __slots__ = ()
+
+    @property
+    def fullsource(self) -> Source | None:
+        """The lines of its file; pytest's way finds the same ones, but the module first."""
+        name = self.raw.co_filename
+        if name not in _FILES:
+            _FILES[name] = source_of(name)
+        found = _FILES[name]
+        if found is None or self.raw.co_firstlineno > len(found.lines):
+            return super().fullsource
+        return found
+
+
+def source_of(file: str) -> Source | None:
+    """The lines of ``file``; ``None`` where only its module's loader may have them."""
+    if not file.endswith(".py") or not os.path.exists(file):  # noqa: PTH110 (as inspect)
+        return None
+    linecache.checkcache(file)
+    lines = linecache.getlines(file)
+    if not lines:
+        return None
+    source = Source()
+    source.lines = [line.rstrip() for line in lines]
+    source.raw_lines = lines
+    return source
 
 
 def function_tree(lines: list[str], code: CodeType) -> ast.Module | None:

@@ -59,7 +59,6 @@ class Execution:
         """The modules and tests that are made now stay."""
         with garbage.kept():
             result = yield
-            garbage.age()
         return result
 
     @pytest.hookimpl(wrapper=True, trylast=True)

@@ -7,6 +7,8 @@ and of installed packages, or beside a test that runs.
 from __future__ import annotations
 
 import functools
+import os
+import site
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -85,12 +87,7 @@ def _is_of_suite(file: object) -> bool:
 @functools.cache
 def _folders() -> tuple[str, ...]:
     """The interpreter's own folders, and those of installed packages."""
-    import sysconfig  # noqa: PLC0415 (takes a moment, and most tests do not ask)
-
-    return tuple(
-        {
-            path.rstrip("/") + "/"
-            for name in ("stdlib", "platstdlib", "purelib", "platlib")
-            if (path := sysconfig.get_path(name))
-        }
-    )
+    folders = [os.path.dirname(os.__file__), *site.getsitepackages()]  # noqa: PTH120
+    if site.ENABLE_USER_SITE:
+        folders.append(site.getusersitepackages())
+    return tuple({folder.rstrip("/") + "/" for folder in folders})

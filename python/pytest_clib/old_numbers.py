@@ -5,9 +5,10 @@ destroyed then seems to hold the next one, which the next test loses. But a call
 returns an address makes a new ``int``, also for an old value: so an ``int`` that pointed to nothing
 at some moment holds nothing that was acquired later.
 
-Looked at are the variables of the suite's modules, but for constants (names in capitals), which may
-tell where to map something. A number that anything else refers to as well is let be: it may be a
-key of a dictionary, which stands for new numbers of the same value, too.
+Looked at are variables of the suite's modules that were a number or ``None`` when the module got its last
+variable, but for constants (names in capitals), which may tell where to map something. A number that
+anything else refers to is let be: it may be a key of a dictionary, which then stands for new numbers
+of the same value, too.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from types import ModuleType
 
     import pytest
 
     from .namespaces import Namespaces
+
+LOWEST = 1 << 16  # of what can be an address
 
 
 class OldNumbers:
@@ -29,35 +31,80 @@ class OldNumbers:
 
     def __init__(self, native: ModuleType | Any) -> None:
         self._native = native
-        self._module: object = None
-        # Kept alive, so that no other object is taken for one of them; and how many references it had.
-        self._known: dict[int, tuple[int, int]] = {}
+        self._module: ModuleType | None = None
+        self._with_tests: set[int] = set()
+        # By namespace: how many variables there were, and those that may get a number.
+        self._names: dict[int, tuple[int, list[str]]] = {}
+        # Kept alive, so that no other object is taken for one of them.
+        self._known: dict[int, int] = {}
 
     def look(self, item: pytest.Item, suite: Namespaces) -> None:
         """A test begins: note what is old by now.
 
-        All modules are looked at when another one's turn comes, and else that of the test.
+        The variables of its own module are looked at, and when the last test was in another one,
+        those of that module, and of modules without tests.
         """
         module = getattr(item, "module", None)
+        namespaces = [vars(module)] if module is not None else []
         if module is None or module is not self._module:
+            if self._module is not None:
+                namespaces.append(vars(self._module))
+            namespaces += self._without_tests(item, suite)
             self._module = module
-            self._known = self._old(suite.modules())
-        else:
-            self._known.update(self._old([vars(module)]))
+            self._known = {id(number): number for number in self.objects()}
+        new = [
+            number
+            for namespace in namespaces
+            for number in self._numbers(namespace)
+            if id(number) not in self._known
+        ]
+        if new:
+            old = self._native.lead_nowhere(new)
+            self._known.update((id(number), number) for number in old)
 
-    def objects(self) -> Iterator[int]:
+    def objects(self) -> list[int]:
         """The numbers, to be known by their identity."""
-        for number, references in self._known.values():
-            if sys.getrefcount(number) <= references:
-                yield number
+        numbers = list(self._known.values())
+        return _referred_to(numbers, OF_ONE_VARIABLE + 1)  # and by the table
 
-    def _old(self, namespaces: list[dict[str, Any]]) -> dict[int, tuple[int, int]]:
-        old = {}
-        for number in self._native.old_numbers(namespaces, self._known):
-            references = sys.getrefcount(
-                number
-            )  # as in ``objects``, with a list for the tuple
-            if id(number) in self._known:
-                references -= 1
-            old[id(number)] = number, references
-        return old
+    def _numbers(self, namespace: dict[str, Any]) -> list[int]:
+        count, names = self._names.get(id(namespace), (0, []))
+        if count != len(namespace):
+            names = [
+                name
+                for name, value in namespace.items()
+                if (value is None or type(value) is int) and not name.isupper()
+            ]
+            self._names[id(namespace)] = len(namespace), names
+        values = [namespace.get(name) for name in names]
+        numbers = [v for v in values if type(v) is int and v >= LOWEST]
+        del values
+        return _referred_to(numbers, OF_ONE_VARIABLE)
+
+    def _without_tests(
+        self, item: pytest.Item, suite: Namespaces
+    ) -> list[dict[str, Any]]:
+        if not self._with_tests:
+            modules = {getattr(one, "module", None) for one in item.session.items}
+            self._with_tests = {id(vars(one)) for one in modules if one is not None}
+        return [one for one in suite.modules() if id(one) not in self._with_tests]
+
+
+def _references(numbers: list[int]) -> list[int]:
+    """How many references each has, those of this look included."""
+    return [sys.getrefcount(number) for number in numbers]
+
+
+def _referred_to(numbers: list[int], times: int) -> list[int]:
+    """Those that have so many references, that list's included."""
+    counted = zip(numbers, _references(numbers), strict=True)
+    return [number for number, references in counted if references == times]
+
+
+def _of_one_variable() -> int:
+    """References that are counted for a number that one variable has; it depends on the interpreter."""
+    namespace = {"number": int("1" * 9)}
+    return _references([namespace["number"]])[0]
+
+
+OF_ONE_VARIABLE = _of_one_variable()

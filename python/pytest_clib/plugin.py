@@ -47,6 +47,7 @@ def pytest_load_initial_conftests(
         known.confcutdir = early_config.known_args_namespace.confcutdir
         early_config.known_args_namespace = known
     _start_tool(early_config)
+    _settle(early_config)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -157,17 +158,34 @@ def _start_tool(early_config: pytest.Config) -> None:
         from . import supervisor
 
         tool = supervisor.wanted(early)
-        if tool is None and supervisor.is_command(early_config):
+        if tool is None and roles.is_command(early_config):
             tool = supervisor.NoTool()
         if tool is None:
             return
         status = supervisor.run(early_config, tool)
-        if supervisor.is_command(early_config):
+        if roles.is_command(early_config):
             supervisor.leave(status)
     except pytest.UsageError as error:
         print(f"ERROR: {error}", file=sys.stderr)  # noqa: T201 (as pytest says it later)
         status = int(pytest.ExitCode.USAGE_ERROR)
     raise SystemExit(status)
+
+
+def _settle(early_config: pytest.Config) -> None:
+    """Load what a session needs, if it checks anything, and leave it out of collections."""
+    chosen = early_config.known_args_namespace
+    if chosen.help or chosen.version:
+        return
+    if not chosen.clib and not early_config.getini("clib"):
+        return
+    from . import roles
+
+    if roles.is_command(early_config) or roles.is_worker():
+        with garbage.kept():
+            from . import display, execution, run
+
+            del display, execution, run
+        garbage.settle()
 
 
 def _is_controller(config: pytest.Config) -> bool:

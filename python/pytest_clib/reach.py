@@ -68,6 +68,7 @@ def classify(
         skip: objects that nothing is reached through: they end with the test, or are
             numbers from before.
     """
+    gc.unfreeze()  # what collections pass over (``garbage``) is alive
     objects = gc.get_objects()
     objects.append(sys.modules)
     objects.extend(_thread_values())

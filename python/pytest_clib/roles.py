@@ -39,6 +39,23 @@ def are_workers_wanted(namespace: Any) -> bool:
     )
 
 
+def is_command(config: pytest.Config) -> bool:
+    """Whether the session is all that this process was started for."""
+    args = [str(arg) for arg in config.invocation_params.args]
+    before = len(sys.orig_argv) - len(args)
+    program = sys.orig_argv[1:before]
+    return (
+        config.invocation_params.plugins is None
+        and sys.orig_argv[before:] == args
+        and bool(program)
+        and (
+            program[-2:] == ["-m", "pytest"]
+            or program[-1] == "-mpytest"
+            or Path(program[-1]).name in {"pytest", "py.test"}
+        )
+    )
+
+
 def is_worker() -> bool:
     """Whether this session is a worker, and not a session that a test in one has started."""
     frame: FrameType | None = sys._getframe()  # noqa: SLF001 (xdist tells a session what it is only later)

@@ -78,22 +78,6 @@ def wanted(options: Options) -> Tool | None:
     return None
 
 
-def is_command(config: pytest.Config) -> bool:
-    """Whether the session is all that this process was started for."""
-    args = [str(arg) for arg in config.invocation_params.args]
-    before = len(sys.orig_argv) - len(args)
-    program = sys.orig_argv[1:before]
-    return (
-        config.invocation_params.plugins is None
-        and sys.orig_argv[before:] == args
-        and bool(program)
-        and (
-            program[-2:] == ["-m", "pytest"]
-            or Path(program[-1]).name in {"pytest", "py.test"}
-        )
-    )
-
-
 def run(config: pytest.Config, tool: Tool) -> int:
     """Run the session under ``tool``, and tell its exit status.
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from handle_library import HANDLES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -142,6 +143,12 @@ class Suite:
         )
         data = json.loads(report.read_text()) if report.exists() else {}
         return Outcome(result, data)
+
+
+@pytest.fixture
+def handles(build: Compiler) -> Path:
+    """A library that makes handles, and declares nothing."""
+    return build(HANDLES)
 
 
 @pytest.fixture

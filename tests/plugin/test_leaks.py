@@ -3,23 +3,7 @@
 from __future__ import annotations
 
 import pytest
-
-HANDLES = """\
-#include <stdlib.h>
-
-void *make(void) { return calloc(1, 100); }
-void destroy(void *handle) { free(handle); }
-"""
-DECLARED = """\
-lib.make.restype = c.c_void_p
-lib.destroy.argtypes = [c.c_void_p]
-lib.destroy.restype = None
-"""
-
-
-@pytest.fixture
-def handles(build):
-    return build(HANDLES)
+from handle_library import DECLARED, HANDLES
 
 
 @pytest.mark.parametrize("options", [(), ("--clib-valgrind",)])

@@ -163,23 +163,3 @@ def test_nothing_is_collected_while_tests_are(suite, build, asked, threshold):
     )
 
     suite.again(f"--clib={library}").result.assert_outcomes(passed=1)
-
-
-@pytest.mark.parametrize("frozen", ["", "gc.freeze()"], ids=["", "frozen by the suite"])
-def test_what_collection_has_made_is_old(suite, build, frozen):
-    library = build("int nothing(void) { return 0; }\n")
-    suite.write(
-        "import gc\n"
-        "class Young: pass\n"
-        "MADE = [Young() for _ in range(9)]\n"
-        f"{frozen}\n"
-        "FROZEN = gc.get_freeze_count()\n"
-        "def test():\n"
-        "    young = gc.get_objects(generation=0) + gc.get_objects(generation=1)\n"
-        "    assert not any(type(one) is Young for one in young)\n"
-        "    assert bool(gc.get_freeze_count()) == bool(FROZEN)\n"
-        "    assert isinstance(MADE[0], Young)\n",
-        library,
-    )
-
-    suite.again(f"--clib={library}").result.assert_outcomes(passed=1)

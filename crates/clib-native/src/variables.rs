@@ -6,17 +6,14 @@
 
 use std::collections::HashMap;
 
-use clib_hook::reach::point_to_something;
+use clib_hook::reach::is_held;
 use pyo3::{
     PyTypeInfo, ffi, intern,
     prelude::*,
     types::{PyByteArray, PyBytes, PyDict, PyFrozenSet, PyInt, PyList, PySet, PyTuple, PyType},
 };
 
-use crate::{
-    error::to_py,
-    walk::{ADDRESSES, ByAddress},
-};
+use crate::{error::to_py, walk::ByAddress};
 
 /// What is done with the instances of a type.
 #[derive(Clone, Copy)]
@@ -77,72 +74,21 @@ pub(crate) fn values<'py>(
     Ok(found)
 }
 
-/// The ints among the values of `namespaces` that could be addresses, that nothing else refers to, and that either are in `known`
-/// (as `id` to a tuple with the number) or point to nothing that a library holds now. Names in capitals are left out.
+/// Those of `numbers` that are no address of anything that a library holds now.
 #[pyfunction]
-fn old_numbers<'py>(
-    namespaces: Vec<Bound<'py, PyDict>>,
-    known: &Bound<'py, PyDict>,
-) -> PyResult<Vec<Bound<'py, PyInt>>> {
-    let (mut old, mut asked, mut words) = (Vec::new(), Vec::new(), Vec::new());
-    for (number, word, variables) in numbers(&namespaces) {
-        let address = number.as_ptr();
-        let is_known = known.contains(address as usize)?;
-        // SAFETY: a live object. Besides the variables we have it, and so has `known`.
-        let references = unsafe { ffi::Py_REFCNT(address) }.unsigned_abs();
-        if references > variables + 1 + usize::from(is_known) {
-            continue;
-        }
-        if is_known {
-            old.push(number);
-        } else {
-            asked.push(number);
-            words.push(word);
+fn lead_nowhere(numbers: Vec<Bound<'_, PyInt>>) -> PyResult<Vec<Bound<'_, PyInt>>> {
+    let mut found = Vec::new();
+    for number in numbers {
+        if !is_held(number.extract().unwrap_or(0)).map_err(to_py)? {
+            found.push(number);
         }
     }
-    if !words.is_empty() {
-        let held = point_to_something(&words).map_err(to_py)?;
-        let new = asked.into_iter().zip(held);
-        old.extend(new.filter(|(_, held)| !held).map(|(number, _)| number));
-    }
-    Ok(old)
-}
-
-/// The ints among the values of `namespaces` that could be addresses, with their value, and how many variables have them.
-fn numbers<'py>(
-    namespaces: &[Bound<'py, PyDict>],
-) -> impl Iterator<Item = (Bound<'py, PyInt>, usize, usize)> {
-    let mut found: HashMap<usize, (Bound<'py, PyInt>, usize, usize), ByAddress> =
-        HashMap::default();
-    for namespace in namespaces {
-        for (name, value) in namespace.iter() {
-            let Ok(number) = value.cast_into_exact::<PyInt>() else {
-                continue;
-            };
-            let Ok(word) = number.extract::<usize>() else {
-                continue; // negative, or too large
-            };
-            if ADDRESSES.contains(&word) && !is_in_capitals(&name) {
-                found
-                    .entry(number.as_ptr() as usize)
-                    .or_insert((number, word, 0))
-                    .2 += 1;
-            }
-        }
-    }
-    found.into_values()
-}
-
-fn is_in_capitals(name: &Bound<'_, PyAny>) -> bool {
-    name.extract::<&str>().is_ok_and(|name| {
-        name.contains(|letter: char| letter.is_uppercase())
-            && !name.contains(|letter: char| letter.is_lowercase())
-    })
+    Ok(found)
 }
 
 /// Adds what this module exports.
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add_function(wrap_pyfunction!(old_numbers, module)?)
+    module.add_function(wrap_pyfunction!(lead_nowhere, module)?)
 }
 
 fn treatment(kind: &Bound<'_, PyType>, passed: &[Bound<'_, PyType>]) -> Treatment {

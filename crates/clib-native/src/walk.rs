@@ -46,7 +46,7 @@ pub(crate) const POOL: usize = 16 << 10;
 const ARENA: usize = 1 << 20;
 
 /// Words outside of this range are no address of user space.
-pub(crate) const ADDRESSES: std::ops::Range<usize> = 0x1_0000..1 << 47;
+const ADDRESSES: std::ops::Range<usize> = 0x1_0000..1 << 47;
 
 /// Memory of up to this many bytes is read here; more is left to the scan, which reads it through the kernel.
 const SMALL: usize = 4096;

@@ -163,18 +163,17 @@ fn search(held: &[Held], roots: &Roots, registers: &[usize; 6]) -> Result<Vec<Re
         .collect())
 }
 
-/// For each word whether it points into memory or a mapping that a library holds now.
+/// Whether `address` lies in memory or a mapping that a library holds now.
 ///
 /// # Errors
 ///
-/// [`Error::NotStarted`]; [`Error::System`] when there is no memory.
-pub fn point_to_something(words: &[usize]) -> Result<Vec<bool>, Error> {
+/// [`Error::NotStarted`].
+pub fn is_held(address: usize) -> Result<bool, Error> {
     session::with_state(|_| Ok(()))?;
-    let search = Search::new(ledger::extents())?;
-    Ok(words
-        .iter()
-        .map(|word| search.at(*word).is_some())
-        .collect())
+    Ok(ledger::extents().iter().any(|extent| {
+        let start = !extent.inverted;
+        (start..start.saturating_add(extent.size.max(1))).contains(&address)
+    }))
 }
 
 /// A search that has been through all live memory and registers.
