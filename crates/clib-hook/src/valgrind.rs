@@ -60,6 +60,20 @@ pub fn is_defined_word(address: usize) -> bool {
     answer != NOT_ADDRESSABLE && undefined == 0
 }
 
+/// Whether a mapping is valgrind's own, as far as memcheck knows: it keeps them above the program's, which may access none of it.
+/// `false` without it.
+pub fn is_its_own(start: usize, end: usize) -> bool {
+    const LOWEST: usize = 64 << 30;
+    const PROBES: usize = 256;
+    let step = ((end - start) / PROBES).max(1);
+    start >= LOWEST
+        && (start..end).step_by(step).all(|at| {
+            let mut undefined = 0_u8;
+            let to = (&raw mut undefined).expose_provenance();
+            request(GET_VBITS, [at, to, 1], 0) == NOT_ADDRESSABLE
+        })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -72,5 +86,6 @@ mod tests {
         report_errors(false);
         report_errors(true);
         assert!(is_defined_word(0));
+        assert!(!is_its_own(64 << 30, 65 << 30));
     }
 }

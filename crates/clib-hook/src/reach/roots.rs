@@ -1,7 +1,7 @@
 //! Which memory is live.
 
 use super::{Roots, Search, heap, threads};
-use crate::{Error, ledger::Held, objects::Area, region::Array, sys};
+use crate::{Error, ledger::Held, objects::Area, region::Array, sys, valgrind};
 
 /// The ranges to scan, as (start, end), in a mapping of our own: their bounds are addresses of blocks, too. `holes` are those
 /// of free memory, made before the search allocated anything.
@@ -38,6 +38,9 @@ pub(super) fn ranges(
     dead_stacks(areas, &mut piece, |start, end| holes.add(start, end));
     let mut wanted = Vec::new();
     for area in areas.iter().filter(|area| is_live(area)) {
+        if valgrind::is_its_own(area.start, area.end) {
+            continue;
+        }
         // Below its stack pointer a stack holds only what is over. What lies above the stack itself (thread descriptors) is live.
         let stack = threads
             .iter()
