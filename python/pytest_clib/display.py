@@ -71,7 +71,8 @@ class Display:
             self._results.add(report)
         data = getattr(report, "clib_torture", None)
         if data is not None:
-            self._sweep.add(data)
+            for finding in self._sweep.add(data):
+                self._tell_at_once(finding)
             if self._config.pluginmanager.has_plugin("dsession"):
                 self.torture_progress({}, 0.0)  # the test ran in a worker
         for data in getattr(report, "clib_findings", ()):
@@ -81,6 +82,13 @@ class Display:
             )
             if not expected:  # xfail
                 self._of_tests.append(finding)
+
+    def _tell_at_once(self, finding: Finding) -> None:
+        """A line: torture takes long, and who stops it for good sees no summary."""
+        reporter = self._config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is not None and self._config.option.verbose >= -1:
+            reporter.ensure_newline()
+            reporter.write_line(f"clib: {finding.lines()[0]}", red=True)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(

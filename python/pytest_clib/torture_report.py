@@ -46,8 +46,9 @@ class Sweep:
         self.total = 0
         self._notes: list[str] = []
 
-    def add(self, data: Mapping[str, Any]) -> None:
-        """Take what one test's report tells."""
+    def add(self, data: Mapping[str, Any]) -> list[Finding]:
+        """Take what one test's report tells; the findings that are like none before."""
+        known = len(self._groups)
         self.counts.update(data["counts"])
         for name in data["counts"]:  # also what counts to nothing
             self.counts[name] += 0
@@ -59,6 +60,7 @@ class Sweep:
         for note in data["notes"]:
             if note not in self._notes:
                 self._notes.append(note)
+        return [finding for finding, _ in list(self._groups.values())[known:]]
 
     def findings(self) -> list[Finding]:
         """One a group, as far as it came."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 import shlex
@@ -293,6 +294,22 @@ def test_workers_share_the_work_and_one_finding_has_all_tests(suite, library):
     (finding,) = outcome.findings
     assert finding["count"] == 2
     outcome.result.assert_outcomes(passed=2)
+
+
+@pytest.mark.parametrize("options", [(), ("-n1",)], ids=["alone", "worker"])
+def test_a_finding_is_told_as_soon_as_it_is_known(suite, library, options):
+    """Who stops a long session for good has what was found until then."""
+    source = SUITE + "\ndef test_again():\n    test_twice()\n    os._exit(1)\n"
+    suite.write(source, library)
+
+    outcome = suite.again(f"--clib={library}", "--clib-torture", *options)
+
+    shown = itertools.takewhile(
+        lambda line: "= clib =" not in line, outcome.result.outlines
+    )
+    told = [line for line in shown if "clib: crash: " in line]
+    assert len(told) == 1
+    assert "when malloc in twice fails" in told[0]
 
 
 @pytest.fixture
