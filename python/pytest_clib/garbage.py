@@ -38,7 +38,7 @@ def settle() -> None:
     For a process that ends with the session, before there is anything of the suite's. Who looks for
     what is alive calls ``gc.unfreeze`` first.
     """
-    if not gc.get_freeze_count() and not _has_handles():
+    if not _has_handles():
         gc.freeze()
 
 

@@ -7,6 +7,7 @@ import sys
 import pytest
 from handle_library import DECLARED
 
+MANY = 1000  # CPython 3.12 begins with some
 FROZEN = "import gc\nprint('frozen:', gc.get_freeze_count())\n"
 
 
@@ -39,13 +40,14 @@ def test():
     )
 
     outcome.result.assert_outcomes(passed=1)
-    assert [count > 1000 for count in frozen(outcome.result)] == [True]
+    assert [count > MANY for count in frozen(outcome.result)] == [True]
 
 
 def test_nothing_is_left_out_without_a_library_under_test(suite, handles):
     suite.write(DECLARED + FROZEN + "def test():\n    pass\n", handles)
 
-    assert frozen(suite.pytester.runpytest_subprocess("-s")) == [0]
+    (count,) = frozen(suite.pytester.runpytest_subprocess("-s"))
+    assert count < MANY
 
 
 def test_nothing_is_left_out_where_the_process_goes_on(suite, handles):
@@ -54,14 +56,15 @@ def test_nothing_is_left_out_where_the_process_goes_on(suite, handles):
         program=f"""
         import gc, pytest
         assert pytest.main(["-s", "-p", "no:cacheprovider", "--clib={handles}"]) == 0
-        assert gc.get_freeze_count() == 0
+        assert gc.get_freeze_count() < {MANY}
         """
     )
 
     result = suite.pytester.run(sys.executable, program)
 
     assert result.ret == 0
-    assert frozen(result) == [0]
+    (count,) = frozen(result)
+    assert count < MANY
 
 
 @pytest.mark.parametrize("keep", ["config", "config.pluginmanager"])
