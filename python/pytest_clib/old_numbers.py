@@ -14,11 +14,10 @@ of the same value, too.
 from __future__ import annotations
 
 import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from types import ModuleType
-
     import pytest
 
     from .namespaces import Namespaces
@@ -44,7 +43,7 @@ class OldNumbers:
         The variables of its own module are looked at, and when the last test was in another one,
         those of that module, and of modules without tests.
         """
-        module = getattr(item, "module", None)
+        module = _module_of(item)
         namespaces = [vars(module)] if module is not None else []
         if module is None or module is not self._module:
             if self._module is not None:
@@ -85,9 +84,15 @@ class OldNumbers:
         self, item: pytest.Item, suite: Namespaces
     ) -> list[dict[str, Any]]:
         if not self._with_tests:
-            modules = {getattr(one, "module", None) for one in item.session.items}
+            modules = {_module_of(one) for one in item.session.items}
             self._with_tests = {id(vars(one)) for one in modules if one is not None}
         return [one for one in suite.modules() if id(one) not in self._with_tests]
+
+
+def _module_of(item: pytest.Item) -> ModuleType | None:
+    """The module of a test; items of other plugins may have none, or call something else so."""
+    module = getattr(item, "module", None)
+    return module if isinstance(module, ModuleType) else None
 
 
 def _references(numbers: list[int]) -> list[int]:

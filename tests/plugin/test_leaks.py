@@ -481,6 +481,34 @@ def test_handle_that_a_variable_has_is_held_at_an_old_address_too(suite, place, 
     assert outcome.findings == []
 
 
+def test_items_of_another_kind_need_no_module(suite, handles):
+    suite.pytester.makeconftest(
+        """
+        import pytest
+
+        class Line(pytest.Item):
+            module = ["not", "one"]
+
+            def runtest(self):
+                pass
+
+        def pytest_collect_file(file_path, parent):
+            if file_path.suffix == ".line":
+                return Lines.from_parent(parent, path=file_path)
+
+        class Lines(pytest.File):
+            def collect(self):
+                yield Line.from_parent(self, name="line")
+        """
+    )
+    suite.pytester.path.joinpath("a.line").touch()
+
+    outcome = suite.run(DECLARED + "def test():\n    pass\n", handles)
+
+    outcome.result.assert_outcomes(passed=2)
+    assert outcome.findings == []
+
+
 def test_memory_that_was_never_written_holds_nothing_under_memcheck(
     suite, build, monkeypatch
 ):
