@@ -1,9 +1,10 @@
 """Numbers in a suite's variables that lead nowhere any more.
 
-An allocator gives addresses again. A variable that still has the number of a handle that was
-destroyed then seems to hold the next one, which the next test loses. But a call that
-returns an address makes a new ``int``, also for an old value: so an ``int`` that pointed to nothing
-at some moment holds nothing that was acquired later.
+Addresses are given again: seldom those of blocks, of which most that were released are set aside, but those of
+mappings. A variable that still has the number of a handle that was destroyed then seems to hold the
+next one, which the next test loses. But a call that returns an address makes a new ``int``, also
+for an old value: so an ``int`` that pointed to nothing at some moment holds nothing that was
+acquired later.
 
 Looked at are variables of the suite's modules that were a number or ``None`` when the module got its last
 variable, but for constants (names in capitals), which may tell where to map something. A number that

@@ -5,7 +5,7 @@
 use crate::{
     dispatch, fresh, guard, ledger,
     ledger::{Entry, Kind},
-    record, session, sys,
+    record, reuse, session, sys,
     table::{Effect, Size},
     thunk::{CALL, Frame, PASS, RETURN, Slot},
     unwind,
@@ -112,26 +112,14 @@ pub(crate) fn after(slot: &'static Slot, frame: &mut Frame, noted: bool) {
     match slot.effect {
         Effect::Allocate(_) | Effect::AllocateAt(..) if !noted => clear(slot, frame),
         Effect::Allocate(size) if result != 0 && !frame.arguments[..2].contains(&result) => {
-            note(
-                slot,
-                frame,
-                Kind::Memory,
-                result,
-                block_size(frame, size, result),
-            );
+            frame.result = note_block(slot, frame, size, result);
         }
         Effect::AllocateAt(argument, size)
             if sys::int(result) >= 0 && !(sys::int(result) > 0 && succeeds_with_zero(slot)) =>
         {
             let block = deref(frame.arguments[usize::from(argument)]);
             if block != 0 {
-                note(
-                    slot,
-                    frame,
-                    Kind::Memory,
-                    block,
-                    block_size(frame, size, block),
-                );
+                note_block(slot, frame, size, block);
             }
         }
         Effect::Format(_) if sys::int(result) >= 0 => {
@@ -263,6 +251,16 @@ fn note(slot: &Slot, frame: &Frame, kind: Kind, key: usize, size: usize) {
     ledger::insert(kind, key, entry(slot, frame, size));
 }
 
+/// Notes a block that the call of `frame` was given, or another one in its place, which it returns.
+fn note_block(slot: &Slot, frame: &mut Frame, size: Size, mut block: usize) -> usize {
+    let bytes = |frame: &Frame, block| block_size(frame, size, block);
+    if reuse::is_old(block, bytes(frame, block)) {
+        block = reuse::renew(slot, frame, block, bytes);
+    }
+    note(slot, frame, Kind::Memory, block, bytes(frame, block));
+    block
+}
+
 fn note_descriptor(slot: &Slot, frame: &Frame, result: usize) {
     if sys::int(result) >= 0 {
         note(slot, frame, Kind::Descriptor, descriptor(result), 0);
@@ -313,7 +311,9 @@ fn free(slot: &Slot, frame: &mut Frame, block: usize) -> usize {
     if block == 0 {
         return PASS;
     }
-    ledger::remove(Kind::Memory, block);
+    if ledger::remove(Kind::Memory, block).is_some() {
+        reuse::released(block);
+    }
     if guard::owns(block) {
         guard::free(block, unwind::call_stack_of(slot, frame));
         return returns(frame, 0);
@@ -374,13 +374,18 @@ fn guarded_reallocate(slot: &Slot, frame: &mut Frame, size: Size, noted: bool) -
 }
 
 /// `realloc` in a library under test makes the block that library's; elsewhere it stays whose it was.
-fn reallocated(slot: &Slot, frame: &Frame, size: Size, noted: bool) {
+fn reallocated(slot: &Slot, frame: &mut Frame, size: Size, noted: bool) {
     let taken = (frame.note.words[0] == TAKEN).then_some(frame.note.entry);
     let bytes = block_size(frame, size, 0);
+    let kept = frame.result == frame.arguments[0] || (frame.result == 0 && bytes != 0);
+    if taken.is_some() && !kept {
+        reuse::released(frame.arguments[0]);
+    }
     match (frame.result, taken) {
         (0, Some(old)) if bytes != 0 => ledger::insert(Kind::Memory, frame.arguments[0], old),
         (0, _) => {}
-        (block, _) if noted => note(slot, frame, Kind::Memory, block, bytes),
+        (block, None) if noted => frame.result = note_block(slot, frame, size, block),
+        (block, Some(_)) if noted => note(slot, frame, Kind::Memory, block, bytes),
         (block, Some(old)) => ledger::insert(
             Kind::Memory,
             block,

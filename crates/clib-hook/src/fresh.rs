@@ -24,7 +24,7 @@ const IS_MAPPED: usize = 2;
 /// Decides whether blocks are zeroed in this session.
 pub(crate) fn start() {
     ACTIVE.store(
-        valgrind::running() == 0 && is_c_library_s_own(),
+        valgrind::running() == 0 && objects::has_c_library_s_malloc(),
         Ordering::Relaxed,
     );
 }
@@ -32,15 +32,6 @@ pub(crate) fn start() {
 /// From now on nothing is zeroed.
 pub(crate) fn stop() {
     ACTIVE.store(false, Ordering::Relaxed);
-}
-
-/// Whether `malloc` is the C library's, whose chunks are known.
-fn is_c_library_s_own() -> bool {
-    // SAFETY: a lookup by a C string in the global scope.
-    let malloc = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"malloc".as_ptr()) } as usize;
-    objects::loaded()
-        .iter()
-        .any(|object| (object.start..object.end).contains(&malloc) && objects::is_c_library(object))
 }
 
 /// Whether blocks are zeroed.

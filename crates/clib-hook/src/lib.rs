@@ -14,6 +14,7 @@
 //!     ledger   what each library holds      plan    which calls fail      mock    which are replaced
 //!       filter which addresses may be held: most releases are of none
 //!     guard    an allocator whose blocks end at inaccessible pages
+//! reuse        addresses that an earlier test released are not given again
 //! fresh        memory given to other objects, without old bytes that look like pointers
 //! valgrind     requests to the tool that the process may run under
 //! crash        fatal signals and time limits become records       record   the memory shared with the parent
@@ -29,7 +30,7 @@
 //! - A hook never allocates from the C heap, takes no lock that is held across foreign code, and works in a
 //!   forked child. What it remembers lives in private mappings, and addresses in there are disguised.
 //! - Unsafe code lives in the modules that touch foreign memory or registers (`sys`, `objects`, `slots`, `thunk`, `dispatch`,
-//!   `effects`, `fresh`, `unwind`, `crash`, `flush`, `reach`, `guard`, `valgrind`); the rest is safe.
+//!   `effects`, `fresh`, `reuse`, `unwind`, `crash`, `flush`, `reach`, `guard`, `valgrind`); the rest is safe.
 //! - x86-64 Linux with glibc only.
 
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu")))]
@@ -43,6 +44,7 @@ mod error;
 mod fresh;
 mod lock;
 mod region;
+mod reuse;
 mod slots;
 mod sys;
 mod thunk;

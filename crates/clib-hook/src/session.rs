@@ -16,6 +16,7 @@ use crate::{
     objects::{self, Area, Mapped, Pattern},
     plan,
     reach::before,
+    reuse,
     slots::{self, Found},
     sys,
     table::{self, Effect, Group},
@@ -177,6 +178,7 @@ impl Session {
         let session = Self { running: true };
         guard::start(options.guard.as_ref())?;
         fresh::start();
+        reuse::start();
         watch_lookups()?;
         session.rescan()?;
         Ok(session)
@@ -288,6 +290,7 @@ impl Session {
     /// The number that is stored with everything acquired from now on ([`Held::test`]).
     pub fn set_test(&self, test: u32) {
         ledger::set_test(test);
+        reuse::next_test();
     }
 
     /// Puts every slot back. Thunks stay mapped, since libraries may have copied pointers to them; they pass calls on.
@@ -315,6 +318,7 @@ fn stop() -> Result<(), Error> {
     mock::clear();
     guard::stop();
     fresh::stop();
+    reuse::stop();
     before::forget();
     for (address, _) in &LOOKUPS {
         address.store(0, Ordering::Release);
@@ -705,8 +709,10 @@ fn watch_forks() -> Result<(), Error> {
         guard::hold();
         ledger::hold();
         before::hold();
+        reuse::hold();
     }
     extern "C" fn done() {
+        reuse::release();
         before::release();
         ledger::release();
         guard::release();

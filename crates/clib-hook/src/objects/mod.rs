@@ -226,6 +226,15 @@ pub(crate) fn is_c_library(object: &Object) -> bool {
     name.starts_with("libc.so") || name.starts_with("libc-2.")
 }
 
+/// Whether `malloc` is the C library's, whose chunks are known.
+pub(crate) fn has_c_library_s_malloc() -> bool {
+    // SAFETY: a lookup by a C string in the global scope.
+    let malloc = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"malloc".as_ptr()) } as usize;
+    loaded()
+        .iter()
+        .any(|object| (object.start..object.end).contains(&malloc) && is_c_library(object))
+}
+
 /// Whether an object is the dynamic loader, the kernel's own, the C library or a checking tool: never hooked.
 pub(crate) fn is_system(object: &Object) -> bool {
     let name = Path::new(&object.path)

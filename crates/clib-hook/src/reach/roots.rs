@@ -1,7 +1,7 @@
 //! Which memory is live.
 
 use super::{Roots, Search, heap, threads};
-use crate::{Error, ledger::Held, objects::Area, region::Array, sys, valgrind};
+use crate::{Error, ledger::Held, objects::Area, region::Array, reuse, sys, valgrind};
 
 /// The ranges to scan, as (start, end), in a mapping of our own: their bounds are addresses of blocks, too. `holes` are those
 /// of free memory, made before the search allocated anything.
@@ -22,6 +22,7 @@ pub(super) fn ranges(
         .exclude
         .iter()
         .for_each(|(start, size)| holes.add(*start, start.saturating_add(*size)));
+    reuse::set_aside_ranges(|start, size| holes.add(start, start + size));
     sys::own_mappings().for_each(|(start, size)| holes.add(start, start + size));
     // The question names the blocks, which must not make them reachable; nor must what was left in its memory's odd bytes.
     let asked = question.as_ptr_range();
