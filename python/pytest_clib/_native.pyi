@@ -6,7 +6,7 @@ from typing import Any, TypeAlias, final
 _LibraryInfo: TypeAlias = tuple[int, str, int, str | None, int, int, int, int, int]
 _Frame: TypeAlias = tuple[str | None, str | None, int | None, str | None, int, bool]
 _Object: TypeAlias = tuple[str, str | None, str | None, int, int, int]
-_Event: TypeAlias = tuple[str, str, int, int, int, int, int, int, int, bool, bool, bool]
+_Event: TypeAlias = tuple[str, str, int, int, int, int, int, int, int, list[bool]]
 _Injected: TypeAlias = tuple[str, int, str, int, int, list[int], str, int, int]
 _Outcome: TypeAlias = tuple[int, int, _Injected | None]
 _Row: TypeAlias = tuple[str, list[str], str, bool, list[int], bool, bool, bool, str]

@@ -11,6 +11,9 @@ parent's own test, and all later copies. So, before it goes on, a copy replaces
 Sockets that listen cannot be copied: the parent takes what copies left waiting there out of
 the queue, and puts back the socket's name if a copy removed it. Descriptors whose other end is
 in another process are left alone (a worker's channel to its controller is one).
+
+What a copy opens has a number of its own kind: low ones, which may stand anywhere as sizes and
+counts, are taken while there are copies.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import array
 import contextlib
 import fcntl
 import os
+import resource
 import socket
 import stat
 import struct
@@ -33,6 +37,8 @@ _DONE, _ERROR = 3, 2
 _RECEIVING = frozenset({0, 17, 19, 45, 47})  # read, pread64, readv, recvfrom, recvmsg
 _MOST_QUEUED = 1 << 20
 _MOST_PASSED = 64
+_FIRST = 400  # what is opened in a copy has a number from here on
+_NEEDED = 600  # numbers above it, for what a test opens
 _TIMEOUTS = (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO)
 
 
@@ -72,6 +78,7 @@ class Descriptors:
         self._files: list[int] = []
         self._listeners: list[Listener] = []
         self._survey()
+        self._taken = _take_low_numbers()
 
     def isolate(self) -> None:
         """In a copy: make what is shared its own."""
@@ -103,7 +110,9 @@ class Descriptors:
                     os.link(listener.kept, listener.path)
 
     def close(self) -> None:
-        """Forget what was kept."""
+        """Forget what was kept, and give the numbers back."""
+        for fd in self._taken:
+            os.close(fd)
         for listener in self._listeners:
             if listener.kept:
                 Path(listener.kept).unlink(missing_ok=True)
@@ -214,6 +223,23 @@ def waits_for_peer(pid: int) -> bool:
     mine = kernel.get(int(inode))
     peer = kernel.get(mine.peer) if mine else None
     return peer is not None and peer.waiting > 0
+
+
+def _take_low_numbers() -> list[int]:
+    """Descriptors with all numbers below the first that copies are to use.
+
+    None if a limit of the process leaves few above it.
+    """
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < _FIRST + _NEEDED:
+        return []
+    taken: list[int] = []
+    with contextlib.suppress(OSError):
+        fd = os.open("/dev/null", os.O_RDONLY)
+        while fd < _FIRST:
+            taken.append(fd)
+            fd = os.dup(fd)
+        os.close(fd)
+    return taken
 
 
 def _access(fd: int) -> int:

@@ -7,7 +7,7 @@ A *site* is a function called with one stack of return addresses inside the libr
   one site in a test, N of them: the first, the last, and others evenly between.
 - With both, what else may happen to a call (its other errnos, EINTR, short counts, the
   end of a file) is tried once per site, in the first test that comes there; with ``each``,
-  in every test.
+  in every test. A short count is tried once more for a message that brings descriptors.
 
 Some things never happen, and are not tried: EAGAIN from a descriptor in blocking mode, a
 short count of one byte, a call that is interrupted for ever, and calls that fail for wrong
@@ -62,6 +62,7 @@ class Call(NamedTuple):
     partial: bool
     reads: bool
     nonblocking: bool
+    passed: bool
 
 
 class Planner:
@@ -80,6 +81,7 @@ class Planner:
         self._later = later
         self.left_out = 0
         self._met: set[tuple[str, int]] = set()
+        self._met_passing: set[tuple[str, int]] = set()
         self._errnos: dict[str, tuple[int, ...]] = {}
 
     def plan(self, calls: Iterable[Call]) -> list[Injection]:
@@ -94,6 +96,10 @@ class Planner:
                 self._each or site not in self._met
             ):
                 planned.extend(self._variants(call, first=site not in self._met))
+            elif call.passed and site not in self._met_passing:
+                planned.extend(self._short(call))
+            if call.passed:
+                self._met_passing.add(site)
             here.add(site)
             self._met.add(site)
         return planned
@@ -135,13 +141,16 @@ class Planner:
         for number in self._possible(call)[1:]:
             if first or number == errnos.EINTR:
                 yield Injection(call.function, errno=number, **self._target(call))
-        if call.partial:
-            yield Injection(call.function, action="short", **self._target(call))
+        yield from self._short(call)
         if call.reads:
             # What has come to its end stays there.
             yield Injection(
                 call.function, action="eof", later=True, **self._target(call)
             )
+
+    def _short(self, call: Call) -> Iterator[Injection]:
+        if call.partial:
+            yield Injection(call.function, action="short", **self._target(call))
 
     def _possible(self, call: Call) -> tuple[int, ...]:
         """The errnos that this call may give, the likeliest first."""

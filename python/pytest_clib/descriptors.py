@@ -4,7 +4,9 @@ A descriptor is a small number, and small numbers are everywhere, so reachabilit
 sense of memory means nothing for it. One counts as held when someone could still
 close it: its number stands in a block of the library that is reachable, in the library's
 variables (in a word that the program has changed), in a Python object that owns
-descriptors, or in a variable of the test's modules. Otherwise it is lost.
+descriptors, in a variable of the test's modules, or in a block of the C heap that the library's
+memory leads to (another library's list, or what was allocated while the library was loaded).
+Otherwise it is lost.
 """
 
 from __future__ import annotations
@@ -15,15 +17,21 @@ import gc
 import io
 import select
 import socket
+import struct
 import sys
 from typing import TYPE_CHECKING, Any
 
-from . import elf
+from . import elf, reach
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 INT = ctypes.sizeof(ctypes.c_int)
+WORD = ctypes.sizeof(ctypes.c_void_p)
+ALIGNED = 2 * WORD  # where blocks of the C heap begin
+FLAGS = 7  # below a chunk's size
+SMALLEST = 32  # bytes of a chunk
+MOST_BLOCKS = 10_000
 OWNERS = (socket.socket, io.FileIO, select.epoll)
 
 
@@ -42,7 +50,7 @@ class Searcher:
         libraries: Iterable[tuple[str, int]],
         namespaces: Iterable[dict[Any, Any]],
     ) -> None:
-        self._blocks = blocks
+        self._blocks = list(blocks)
         self._libraries = libraries
         self._namespaces = namespaces
 
@@ -55,6 +63,7 @@ class Searcher:
             )
             or descriptor in self._globals
             or descriptor in self._owned
+            or any(any(ints_in(block, descriptor)) for block in self._others)
         )
 
     @functools.cached_property
@@ -87,6 +96,12 @@ class Searcher:
                     continue  # closed
         return values
 
+    @functools.cached_property
+    def _others(self) -> list[bytes]:
+        own = {address for address, _ in self._blocks}
+        begin = [*self._contents, *(now for now, _ in self._variables)]
+        return list(_behind(begin, own, reach.Memory().heaps))
+
 
 def ints_in(memory: bytes, value: int) -> Iterator[int]:
     """The offset behind each C int in ``memory``, which begins at one, that has this value."""
@@ -96,6 +111,33 @@ def ints_in(memory: bytes, value: int) -> Iterator[int]:
         if at % INT == 0:
             yield at + INT
         at = memory.find(bytes_of, at + 1)
+
+
+def _behind(
+    memories: list[bytes], known: set[int], heaps: list[tuple[int, int]]
+) -> Iterator[bytes]:
+    """The blocks of the C heap that words in ``memories`` lead to, but for the ``known`` ones.
+
+    A word that only looks like a pointer leads to bytes of something else: then more counts as held.
+    """
+    seen = set(known)
+    most = len(seen) + MOST_BLOCKS
+    following = list(memories)
+    while following:
+        memory = following.pop()
+        whole = len(memory) - len(memory) % WORD
+        for (word,) in struct.iter_unpack("=Q", memory[:whole]):
+            if word % ALIGNED or word in seen or len(seen) >= most:
+                continue
+            for start, end in heaps:
+                if start + ALIGNED <= word < end:
+                    seen.add(word)
+                    size = ctypes.c_size_t.from_address(word - WORD).value & ~FLAGS
+                    if SMALLEST <= size <= end - word:
+                        block = ctypes.string_at(word, size - WORD)
+                        yield block
+                        following.append(block)
+                    break
 
 
 def _variables(path: str, bias: int) -> Iterable[tuple[bytes, bytes]]:

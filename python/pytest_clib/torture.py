@@ -248,7 +248,7 @@ class Torture:
                 "are not in it), and was not tortured"
             )
             return None
-        calls = [Call(*event) for event in self._log.events()]
+        calls = [Call(*what, *whether) for *what, whether in self._log.events()]
         if self._log.dropped():
             harvest.notes.append(
                 f"{item.nodeid} makes more than {MOST_CALLS} fallible calls; the rest "
@@ -257,6 +257,8 @@ class Torture:
         baseline = self._baseline(counted, calls)
         limit = self._limit(counted.seconds)
         planned = self._planner.plan(calls)
+        # Another test may lose what this one's variables hold.
+        self._accepted.clear()
         if self._planner.left_out:
             harvest.counts["beyond"] += self._planner.left_out
         # The limit after which pytest shows where a test is was meant for the test alone.

@@ -160,7 +160,9 @@ def test_a_descriptor_may_go_while_all_are_looked_at(monkeypatch):
 
     monkeypatch.setattr(os, "fstat", fstat)
     try:
-        assert _torture_fds.Descriptors().pairs is not None
+        descriptors = _torture_fds.Descriptors()
+        assert descriptors.pairs is not None
+        descriptors.close()
     finally:
         monkeypatch.undo()
         os.close(writer)
@@ -566,3 +568,156 @@ def test_ctrl_c_ends_a_copy_that_hangs(suite, library):
     assert run.returncode == pytest.ExitCode.INTERRUPTED, output
     with pytest.raises(ProcessLookupError):
         os.killpg(run.pid, 0)
+
+
+NUMBERS = """\
+#include <fcntl.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+/* Full of small numbers, as anything with sizes, counts and flags is. */
+static struct state { int numbers[300]; int fd; } *state;
+
+CONSTRUCTOR void begin(void) {
+    if (state != NULL) return;
+    state = calloc(1, sizeof *state);
+    for (int i = 0; i < 300; i++) state->numbers[i] = i;
+    state->fd = -1;
+}
+int load(int keep) {
+    int fd = open("/dev/null", O_RDONLY);
+    if (fd < 0) return -1;
+    if (keep) state->fd = fd;
+    void *room = malloc(100);
+    if (room == NULL) return -1; /* and the descriptor stays open */
+    free(room);
+    close(fd);
+    state->fd = -1;
+    return 0;
+}
+"""
+
+
+@pytest.mark.parametrize("when", ["as it is loaded", "later"])
+@pytest.mark.parametrize(("keep", "kinds"), [(0, ["fd-leak"]), (1, [])])
+def test_a_small_number_that_is_no_descriptor_holds_none(
+    suite, build, keep, kinds, when
+):
+    early = "__attribute__((constructor))" if when == "as it is loaded" else ""
+    outcome = suite.run(
+        f"lib.begin.restype = None\nlib.begin()\ndef test():\n    lib.load({keep})\n",
+        build(f"#define CONSTRUCTOR {early}\n{NUMBERS}", name="numbers"),
+        "--clib-torture",
+    )
+
+    outcome.result.assert_outcomes(passed=1)
+    assert outcome.kinds == kinds
+
+
+def test_copies_get_high_numbers_and_the_test_itself_does_not(suite, library):
+    source = """
+def test():
+    lib.set(b"a")
+    with open("numbers", "a") as numbers:
+        print(numbers.fileno(), file=numbers)
+"""
+    outcome = suite.run(source, library, "--clib-torture")
+
+    outcome.result.assert_outcomes(passed=1)
+    numbers = (suite.pytester.path / "numbers").read_text().split()
+    assert [int(number) >= 400 for number in numbers] == [True, True, False]
+
+
+def test_what_one_test_holds_another_may_lose(suite, build):
+    library = build(
+        """\
+        #include <stdlib.h>
+        struct both { void *first, *second; };
+        /* What is there after a failure is the caller's. */
+        int fill(struct both *both) {
+            both->first = both->second = NULL;
+            if ((both->first = malloc(10)) == NULL) return -1;
+            return (both->second = malloc(20)) == NULL ? -1 : 0;
+        }
+        void drop(struct both *both) { free(both->first); free(both->second); }
+        """,
+        name="both",
+    )
+    outcome = suite.run(
+        """
+class Both(c.Structure):
+    _fields_ = [("first", c.c_void_p), ("second", c.c_void_p)]
+
+lib.drop.restype = None
+kept = Both()
+
+def test_keeps():
+    if lib.fill(c.byref(kept)) == 0:
+        lib.drop(c.byref(kept))
+
+def test_loses():
+    mine = Both()
+    if lib.fill(c.byref(mine)) == 0:
+        lib.drop(c.byref(mine))
+""",
+        library,
+        "--clib-torture",
+    )
+
+    assert [(one["kind"], one["test"]) for one in outcome.findings] == [
+        ("leak", "test_it.py::test_loses")
+    ]
+
+
+RECEIVES = """\
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+/* 8 bytes, and a descriptor that may come with them. */
+int get(int sock) {
+    char data[8];
+    union { char bytes[CMSG_SPACE(sizeof(int))]; struct cmsghdr header; } control;
+    struct iovec part = { data, sizeof data };
+    struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1,
+                              .msg_control = &control, .msg_controllen = sizeof control };
+    int fd = -1;
+    ssize_t size = recvmsg(sock, &message, 0);
+    if (size < 0) return -1;
+    if (EARLY && size < 8) return -1;
+    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+    if (header != NULL) memcpy(&fd, CMSG_DATA(header), sizeof fd);
+    if (fd >= 0) close(fd);
+    return size < 8 ? -1 : 0;
+}
+"""
+
+
+@pytest.mark.parametrize(("early", "kinds"), [(1, ["fd-leak"]), (0, [])])
+def test_short_message_that_brings_a_descriptor(suite, build, early, kinds):
+    """The first message at that place brings none, and is made short in the first test."""
+    outcome = suite.run(
+        """
+import array, os
+SCM = socket.SOL_SOCKET, socket.SCM_RIGHTS
+
+def test_without():
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.send(b"12345678")
+        lib.get(theirs.fileno())
+
+def test_with():
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        for passed in [], [0]:
+            ours.sendmsg([b"12345678"], [(*SCM, array.array("i", passed))] if passed else [])
+            lib.get(theirs.fileno())
+""",
+        build(f"#define EARLY {early}\n{RECEIVES}", name="receives"),
+        "--clib-torture",
+    )
+
+    outcome.result.assert_outcomes(passed=2)
+    assert outcome.kinds == kinds

@@ -5,7 +5,7 @@
 use crate::{
     dispatch, fresh, guard, ledger,
     ledger::{Entry, Kind},
-    record, reuse, session, sys,
+    plan, record, reuse, session, sys,
     table::{Effect, Size},
     thunk::{CALL, Frame, PASS, RETURN, Slot},
     unwind,
@@ -532,6 +532,7 @@ fn received(slot: &Slot, frame: &Frame, message: usize) {
                     let fd = data.add(number * 4).cast::<i32>().read_unaligned();
                     note_descriptor(slot, frame, descriptor(fd.cast_unsigned() as usize));
                 }
+                plan::note_passed();
             }
             header = libc::CMSG_NXTHDR(message, header);
         }

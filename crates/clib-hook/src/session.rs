@@ -584,6 +584,9 @@ impl State {
         function: &str,
         library: Option<u16>,
     ) -> Result<(), Error> {
+        if table::find(function).is_some_and(|row| row.group != Group::Python) {
+            return Ok(()); // `by_default` leaves none of them alone
+        }
         let areas = objects::areas()?;
         for id in 0..self.libraries.len() {
             let number = u16::try_from(id).unwrap_or(WATCHER);

@@ -8,7 +8,8 @@ use pyo3::{exceptions::PyValueError, prelude::*};
 
 use crate::{error::to_py, record};
 
-/// A fallible call: function, group, library, site, stack, call, ordinal, `at_stack`, thread, partial, reads, nonblocking.
+/// A fallible call: function, group, library, site, stack, call, ordinal, `at_stack`, thread, and whether: partial, reads,
+/// nonblocking, passed.
 type Event = (
     &'static str,
     &'static str,
@@ -19,9 +20,7 @@ type Event = (
     u64,
     u64,
     i32,
-    bool,
-    bool,
-    bool,
+    [bool; 4],
 );
 
 /// What became of a plan: calls that matched, calls that failed, the first of these.
@@ -96,9 +95,7 @@ impl EventLog {
                     e.ordinal,
                     e.at_stack,
                     e.thread,
-                    e.partial,
-                    e.reads,
-                    e.nonblocking,
+                    [e.partial, e.reads, e.nonblocking, e.passed],
                 )
             })
             .collect()

@@ -41,6 +41,8 @@ pub struct Event {
     pub reads: bool,
     /// Whether the descriptor concerned is in non-blocking mode (EAGAIN makes sense only then).
     pub nonblocking: bool,
+    /// Whether descriptors came with what it received.
+    pub passed: bool,
 }
 
 /// Words of an event: function, library and flags; site; stack; thread.
@@ -51,6 +53,10 @@ const HEAD: usize = 2;
 const PARTIAL: u64 = 1 << 32;
 const READS: u64 = 1 << 33;
 const NONBLOCKING: u64 = 1 << 34;
+const PASSED: u64 = 1 << 35;
+
+/// Events of other threads among which the last one of a thread is looked for.
+const OTHERS: usize = 64;
 
 /// The log that is written to: address and capacity; which groups and which thread (0: any).
 static LOG: AtomicUsize = AtomicUsize::new(0);
@@ -159,6 +165,7 @@ impl EventLog {
                 partial: what & PARTIAL != 0,
                 reads: what & READS != 0,
                 nonblocking: what & NONBLOCKING != 0,
+                passed: what & PASSED != 0,
             });
         }
         events
@@ -221,6 +228,24 @@ pub(super) fn note(slot: &Slot, row: &Function, frame: &Frame, stack: &mut Stack
         Ordering::Relaxed,
     );
     event[2].store(stack.hash(frame), Ordering::Release);
+}
+
+/// Descriptors came with what the call received that the calling thread makes.
+pub(super) fn note_passed() {
+    let start = LOG.load(Ordering::Acquire);
+    if start == 0 {
+        return;
+    }
+    let words = words(start, CAPACITY.load(Ordering::Relaxed));
+    let thread = u64::from(sys::thread_id().cast_unsigned());
+    let logged = usize::try_from(words[0].load(Ordering::Acquire)).unwrap_or(0);
+    let of_thread = (logged.saturating_sub(OTHERS)..logged)
+        .rev()
+        .filter_map(|number| words.get(HEAD + number * EVENT..HEAD + (number + 1) * EVENT))
+        .find(|event| event[3].load(Ordering::Relaxed) == thread);
+    if let Some(event) = of_thread {
+        event[0].fetch_or(PASSED, Ordering::Relaxed);
+    }
 }
 
 /// What may really happen to a call that transfers bytes, from the descriptor in its first argument.

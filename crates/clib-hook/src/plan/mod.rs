@@ -166,7 +166,9 @@ pub(crate) fn group_bit(group: Group) -> u32 {
 pub fn arm(plan: &Plan) -> Result<PlanId, Error> {
     let mut armed = check(plan)?;
     armed.id = NEXT.fetch_add(1, Ordering::Relaxed);
-    find_throwers();
+    if may_throw(&armed) {
+        find_throwers();
+    }
     let mut all = ARMED.lock();
     let place = all
         .iter_mut()
@@ -310,7 +312,17 @@ fn check_action(name: &str, row: Option<&Function>, action: &Action) -> Result<(
     }))
 }
 
-/// Finds the functions that failures are made of, in what is loaded.
+/// Whether a failure of the plan may be an exception, of C++ or of Python.
+fn may_throw(armed: &Armed) -> bool {
+    let row = armed
+        .function
+        .and_then(|number| table::all().get(usize::from(number)));
+    // Of a function without a row it is known which value it returns.
+    armed.function.is_none()
+        || row.is_some_and(|row| row.failure == Failure::Throw || row.group == Group::Python)
+}
+
+/// Finds the functions that such failures are made of, in what is loaded: a look through all of it.
 fn find_throwers() {
     for (place, names) in [
         (&THROW, [c"_ZSt17__throw_bad_allocv"].as_slice()),
@@ -378,6 +390,13 @@ impl Stack {
             }
         }
         hash | 1
+    }
+}
+
+/// Notes that descriptors came with what the running call received.
+pub(crate) fn note_passed() {
+    if ACTIVE.load(Ordering::Relaxed) & LOGGING != 0 {
+        log::note_passed();
     }
 }
 
