@@ -433,8 +433,17 @@ def test_memory_that_was_never_written_holds_nothing_under_memcheck(
 ):
     """It has the old bytes, but memcheck knows that they mean nothing."""
     library = build(
-        HANDLES
-        + """\
+        """\
+#define _GNU_SOURCE
+#include <stdlib.h>
+#include <sys/mman.h>
+
+/* Where nobody had anything before: other old bytes do not lead there. */
+void *make(void) {
+    return mmap((void *)0xf6789a000, 4096, PROT_READ | PROT_WRITE,
+                MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+}
+void destroy(void *handle) { munmap(handle, 4096); }
 static void **kept;
 int fill(void *handle) { /* whether it is there again */
     void *volatile *block = malloc(1000);
@@ -465,7 +474,7 @@ def test():
     )
 
     outcome.result.assert_outcomes(passed=1, errors=1)
-    assert [one["size"] for one in outcome.findings] == [100]
+    assert outcome.kinds == ["mapping-leak"]
 
 
 def test_block_that_libc_frees_is_gone(suite, handles):

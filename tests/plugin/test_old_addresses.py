@@ -185,7 +185,7 @@ PLACE = """\
 
 /* Always at the same address, where nobody else puts anything. */
 void *make(void) {
-    return mmap((void *)0x200000000000, 4096, PROT_READ | PROT_WRITE,
+    return mmap((void *)0x23456789a000, 4096, PROT_READ | PROT_WRITE,
                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
 }
 void destroy(void *handle) { munmap(handle, 4096); }
@@ -240,7 +240,7 @@ def test_first():
 def test():
     kept.add(lib.make())
 """,
-        "OLD = 0x200000000000\ndef test():\n    lib.make()\n",
+        "OLD = 0x23456789a000\ndef test():\n    lib.make()\n",
     ],
     ids=[
         "same variable",
