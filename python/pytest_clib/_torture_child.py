@@ -8,6 +8,10 @@ runs the rest itself, tears down the test's own fixtures and no others, and leav
 
 What it has to tell is written to a memory file before it ends. What happens to it is in
 the native record, whatever way it ends.
+
+The kernel takes a while to take a process apart. If there is a core for that, a copy that has
+nothing more to do closes what it has open and says so; then the next one is made
+meanwhile, and goes on when the other is gone.
 """
 
 from __future__ import annotations
@@ -40,6 +44,8 @@ EXPIRED = 83
 GRACE = 5.0  # seconds that a child has beyond its limit to end by itself
 LATE = 0.9  # of the limit: when a child is looked at
 MOST_OUTPUT = 1 << 16
+MOST_DESCRIPTORS = 2**31 - 1
+ONE_THREAD = 3  # links of the folder of threads, with `.` and `..`
 
 
 class Ended(NamedTuple):
@@ -64,14 +70,43 @@ class Ended(NamedTuple):
     peer: bool = False
 
 
-class Nursery:
-    """Makes children, and waits for them; one per process that executes tests."""
+class Channel(NamedTuple):
+    """The descriptors by which a child speaks to its parent.
 
-    def __init__(self, run: Run) -> None:
+    Attributes:
+        told: a memory file for what it has to tell.
+        output: one for what it prints.
+        done: an event counter that says that it only has to be taken apart; -1 if it need
+            not say that.
+    """
+
+    told: int
+    output: int
+    done: int
+
+
+class Nursery:
+    """Makes children, and waits for them; one per process that executes tests.
+
+    Args:
+        run: the session.
+        roomy: whether there is a core for what is done meanwhile.
+    """
+
+    def __init__(self, run: Run, *, roomy: bool) -> None:
         self._run = run
+        self._ending: _Process | None = None
         self._record = run.native.Record()
-        self._told = os.memfd_create("pytest-clib-told", os.MFD_CLOEXEC)
-        self._output = os.memfd_create("pytest-clib-output", os.MFD_CLOEXEC)
+        self._channel = Channel(
+            told=os.memfd_create("pytest-clib-told", os.MFD_CLOEXEC),
+            output=os.memfd_create("pytest-clib-output", os.MFD_CLOEXEC),
+            done=os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK) if roomy else -1,
+        )
+
+    @property
+    def done(self) -> int:
+        """The event counter that children and their parent share, or -1."""
+        return self._channel.done
 
     def run(
         self,
@@ -90,11 +125,13 @@ class Nursery:
             finish: what the child adds to what it tells, after its test.
             accepted: digests of things left behind that are known to be held.
         """
-        os.ftruncate(self._told, 0)
-        os.ftruncate(self._output, 0)
+        os.ftruncate(self._channel.told, 0)
+        os.ftruncate(self._channel.output, 0)
+        _take(self._channel.done)
         self._record.clear()
         self._record.activate()
         began = time.monotonic()
+        written = _written()
         interrupts = _Interrupts()
         with warnings.catch_warnings():
             # The child touches nothing that another thread may hold.
@@ -105,19 +142,28 @@ class Nursery:
                 interrupts.resume()
                 raise
         if pid == 0:
-            child = Child(self._run, item, self._told, finish, accepted)
-            child.start(self._output, limit)
+            if self._ending is not None:
+                self._ending.await_end()
+            child = Child(self._run, item, self._channel, finish, accepted)
+            child.start(limit, written)
             begin()
             return None, child
+        process = _Process(pid)
         try:
             interrupts.resume()
-            status, killed, peer = _wait(pid, limit)
+            killed, peer = _wait(process, self._channel.done, limit)
+            self.settle()
         except BaseException:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+            process.kill()
+            process.reap()
             raise
         finally:
             self._record.deactivate()
+        status = 0
+        if _take(self._channel.done) and not killed:
+            self._ending = process
+        else:
+            status = process.reap()
         return (
             Ended(
                 told=self._read_told(),
@@ -131,26 +177,45 @@ class Nursery:
             None,
         )
 
+    def settle(self) -> None:
+        """Wait until the last child is gone."""
+        if self._ending is not None:
+            ending, self._ending = self._ending, None
+            ending.reap()
+
     def close(self) -> None:
         """Give the descriptors back."""
-        os.close(self._told)
-        os.close(self._output)
+        self.settle()
+        for descriptor in self._channel:
+            if descriptor >= 0:
+                os.close(descriptor)
 
     def _read_told(self) -> dict[str, Any] | None:
-        size = os.fstat(self._told).st_size
+        told = self._channel.told
+        size = os.fstat(told).st_size
         if not size:
             return None
-        data = os.pread(self._told, size, 0)
+        data = os.pread(told, size, 0)
         try:
-            told = marshal.loads(data)  # noqa: S302 (our own child wrote it)
+            found = marshal.loads(data)  # noqa: S302 (our own child wrote it)
         except (EOFError, ValueError, TypeError):
             return None
-        return told if isinstance(told, dict) else None
+        return found if isinstance(found, dict) else None
 
     def _read_output(self) -> str:
-        size = os.fstat(self._output).st_size
+        output = self._channel.output
+        size = os.fstat(output).st_size
         start = max(0, size - MOST_OUTPUT)
-        return os.pread(self._output, size - start, start).decode("utf-8", "replace")
+        return os.pread(output, size - start, start).decode("utf-8", "replace")
+
+
+def _written() -> set[int]:
+    """The descriptors of what is printed."""
+    found = {1, 2}
+    for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            found.add(stream.fileno())  # type: ignore[union-attr]
+    return found
 
 
 class _Interrupts:
@@ -177,25 +242,60 @@ class _Interrupts:
                 handler(*args)
 
 
-def _wait(pid: int, limit: float) -> tuple[int, bool, bool]:
-    """Wait for a child: its status, whether it was killed, and what it waited for.
+class _Process:
+    """A child of this process that has not been waited for."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        try:
+            self.descriptor = os.pidfd_open(pid)
+        except OSError:
+            self.kill()
+            os.waitpid(pid, 0)
+            raise
+
+    def await_end(self) -> None:
+        """Wait for its end; for the other children."""
+        poll = select.poll()
+        poll.register(self.descriptor, select.POLLIN)
+        poll.poll()
+
+    def kill(self) -> None:
+        """End it."""
+        os.kill(self.pid, signal.SIGKILL)
+
+    def reap(self) -> int:
+        """Wait for its end, and tell its status."""
+        os.close(self.descriptor)
+        return os.waitpid(self.pid, 0)[1]
+
+
+def _wait(process: _Process, done: int, limit: float) -> tuple[bool, bool]:
+    """Wait for a child to end, or to be done: whether it was killed, and what it waited for.
 
     It ends itself when its time is up; one that cannot is killed.
     """
     peer = False
-    descriptor = os.pidfd_open(pid)
-    try:
-        poll = select.poll()
-        poll.register(descriptor, select.POLLIN)
-        ended = poll.poll(limit * LATE * 1000)
-        if not ended:
-            peer = waits_for_peer(pid)
-            ended = poll.poll((limit * (1 - LATE) + GRACE) * 1000)
-    finally:
-        os.close(descriptor)
+    poll = select.poll()
+    poll.register(process.descriptor, select.POLLIN)
+    if done >= 0:
+        poll.register(done, select.POLLIN)
+    ended = poll.poll(limit * LATE * 1000)
     if not ended:
-        os.kill(pid, signal.SIGKILL)
-    return os.waitpid(pid, 0)[1], not ended, peer
+        peer = waits_for_peer(process.pid)
+        ended = poll.poll((limit * (1 - LATE) + GRACE) * 1000)
+    if not ended:
+        process.kill()
+    return not ended, peer
+
+
+def _take(counter: int) -> bool:
+    """Whether an event counter was not zero, which it is now."""
+    if counter < 0:
+        return False
+    with contextlib.suppress(BlockingIOError):
+        return os.eventfd_read(counter) > 0
+    return False
 
 
 class Child:
@@ -205,28 +305,25 @@ class Child:
         self,
         run: Run,
         item: pytest.Item,
-        told: int,
+        channel: Channel,
         finish: Callable[[], dict[str, Any]],
         accepted: frozenset[int] | set[int],
     ) -> None:
         self._run = run
         self._item = item
-        self._told = told
+        self._channel = channel
         self._finish = finish
         self._phases: list[tuple[str, str, str]] = []
         self._raised: list[BaseException] = []
         self.ledger = Ledger(run, self._raised, accepted)
         self._leaving = False
 
-    def start(self, output: int, limit: float) -> None:
-        """Become a child: quiet, limited in time, with its crashes recorded."""
+    def start(self, limit: float, written: Iterable[int]) -> None:
+        """Become a child: limited in time, with its crashes recorded, and what it writes kept."""
         native = self._run.native
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
-            with contextlib.suppress(OSError, ValueError, AttributeError):
-                os.dup2(output, stream.fileno())  # type: ignore[union-attr]
-        os.dup2(output, 1)
-        os.dup2(output, 2)
+        for descriptor in written:
+            os.dup2(self._channel.output, descriptor)
         gc.disable()
         native.crash_install(None, CRASHED)
         native.deadline(limit, EXPIRED)
@@ -281,8 +378,19 @@ class Child:
         }
         data = marshal.dumps(told)
         native.deadline(None, 0)
-        os.pwrite(self._told, data, 0)
+        os.pwrite(self._channel.told, data, 0)
+        done = self._channel.done
+        if done >= 0 and _is_alone():
+            os.closerange(0, done)
+            os.closerange(done + 1, MOST_DESCRIPTORS)
+            os.eventfd_write(done, 1)
         os._exit(0)
+
+
+def _is_alone() -> bool:
+    """Whether this thread is the only one: then nothing happens any more when it ends."""
+    # Not by `Path`: whatever a copy runs first makes pages its own.
+    return os.stat("/proc/self/task").st_nlink == ONE_THREAD  # noqa: PTH116
 
 
 class _Sibling:

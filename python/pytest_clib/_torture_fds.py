@@ -37,8 +37,8 @@ _DONE, _ERROR = 3, 2
 _RECEIVING = frozenset({0, 17, 19, 45, 47})  # read, pread64, readv, recvfrom, recvmsg
 _MOST_QUEUED = 1 << 20
 _MOST_PASSED = 64
-_FIRST = 400  # what is opened in a copy has a number from here on
-_NEEDED = 600  # numbers above it, for what a test opens
+_FIRST = 200  # what is opened in a copy has a number from here on
+_NEEDED = 800  # numbers above it, for what a test opens
 _TIMEOUTS = (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO)
 
 
@@ -69,9 +69,14 @@ class Listener(NamedTuple):
 
 
 class Descriptors:
-    """What this process has open, looked at once a test."""
+    """What this process has open, looked at once a test.
 
-    def __init__(self) -> None:
+    Args:
+        ours: an event counter that copies share with their parent.
+    """
+
+    def __init__(self, ours: int = -1) -> None:
+        self._ours = ours
         self.pairs: list[Pair] = []
         self._pipes: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
         self._counters: list[tuple[tuple[int, ...], int, bool]] = []
@@ -152,7 +157,7 @@ class Descriptors:
             encoding="ascii", errors="replace"
         )
         fields = dict(line.partition(":")[::2] for line in info.splitlines())
-        if "eventfd-count" not in fields:
+        if "eventfd-count" not in fields or fd == self._ours:
             return
         count = int(fields["eventfd-count"], 16)
         semaphore = fields.get("eventfd-semaphore", "0").strip() == "1"

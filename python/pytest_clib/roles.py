@@ -56,6 +56,13 @@ def is_command(config: pytest.Config) -> bool:
     )
 
 
+def has_spare_core(config: pytest.Config) -> bool:
+    """Whether this machine has more cores than the session has workers, here or elsewhere."""
+    given: dict[str, Any] = getattr(config, "workerinput", {})
+    workers: int = given.get("workercount", 1)
+    return len(os.sched_getaffinity(0)) > workers
+
+
 def is_worker() -> bool:
     """Whether this session is a worker, and not a session that a test in one has started."""
     frame: FrameType | None = sys._getframe()  # noqa: SLF001 (xdist tells a session what it is only later)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from . import roles
 from ._torture_child import Child, Ended, Nursery
 from ._torture_fds import Descriptors
 from ._torture_plan import Call, Planner
@@ -93,7 +94,7 @@ class Torture:
         self._run = run
         self._options = run.options
         self._progress = progress
-        self._nursery = Nursery(run)
+        self._nursery = Nursery(run, roomy=roles.has_spare_core(run.config))
         self._judge = Judge(run)
         self._log = run.native.EventLog(MOST_CALLS)
         mode = run.options.torture or "sites"
@@ -184,6 +185,7 @@ class Torture:
         finally:
             if self._child is None:
                 gc.unfreeze()
+                self._nursery.settle()
                 self._forget_descriptors()
         if self._child is None:
             if failure is not None:
@@ -344,7 +346,7 @@ class Torture:
         if log:
             self._log.clear()
         if self._descriptors is None:
-            self._descriptors = Descriptors()
+            self._descriptors = Descriptors(self._nursery.done)
         shared = self._descriptors
 
         def begin() -> None:
