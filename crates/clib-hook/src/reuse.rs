@@ -128,7 +128,11 @@ pub(crate) fn stop() {
     next_test();
     while give_back(|_| true) {}
     if let Some([old, _]) = maps() {
-        old.iter().for_each(|word| word.store(0, Ordering::Relaxed));
+        // Only those: what is read alone takes no memory.
+        let used = |word: &&AtomicU64| word.load(Ordering::Relaxed) != 0;
+        old.iter()
+            .filter(used)
+            .for_each(|word| word.store(0, Ordering::Relaxed));
     }
 }
 
@@ -246,24 +250,29 @@ fn give_back(condition: impl Fn(&Aside) -> bool) -> bool {
     true
 }
 
-/// Whether making the call once more only gives another block like the first.
+/// Whether making the call once more only gives another block like the first, which `free` takes.
 fn is_repeatable(slot: &Slot, frame: &Frame) -> bool {
     let Some(function) = dispatch::function(slot) else {
         return false;
     };
-    match function.effect {
-        Effect::Allocate(Size::Arg(_) | Size::Product(..)) => {
-            !function.name.starts_with("operator") || is_default_operator(frame.target)
+    let libraries: &[&[u8]] = match function.effect {
+        Effect::Allocate(Size::Arg(_)) if function.name.starts_with("operator") => {
+            &[b"libstdc++.so", b"libc++.so"]
         }
+        _ => &[b"libc.so", b"libc-2."],
+    };
+    let pure = match function.effect {
+        Effect::Allocate(Size::Arg(_) | Size::Product(..)) => true,
         Effect::Allocate(_) => matches!(function.name, "strdup" | "strndup" | "wcsdup"),
         Effect::AllocateAt(_, Size::Arg(_)) => function.failure == Failure::Code,
         Effect::Reallocate(_) => frame.arguments[0] == 0,
         _ => false,
-    }
+    };
+    pure && is_of(frame.target, libraries)
 }
 
-/// Whether this is the C++ library's `operator new`, whose blocks are `malloc`'s.
-fn is_default_operator(target: usize) -> bool {
+/// Whether a function is of an object with a name that begins so, and no one's replacement.
+fn is_of(target: usize, libraries: &[&[u8]]) -> bool {
     // SAFETY: plain data, which dladdr fills or leaves alone.
     let mut info: libc::Dl_info = unsafe { std::mem::zeroed() };
     // SAFETY: dladdr takes any address, and writes to `info`.
@@ -274,7 +283,7 @@ fn is_default_operator(target: usize) -> bool {
     // SAFETY: the name of a loaded object, which is loaded as long as the running call is in it.
     let path = unsafe { CStr::from_ptr(info.dli_fname) }.to_bytes();
     let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
-    name.starts_with(b"libstdc++.so") || name.starts_with(b"libc++.so") || valgrind::running() != 0
+    libraries.iter().any(|library| name.starts_with(library))
 }
 
 /// Makes the call once more. What an out-argument has is `block` again if that fails.

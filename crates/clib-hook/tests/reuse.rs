@@ -187,3 +187,38 @@ fn what_is_set_aside_is_bounded_and_goes_back() {
     let left = room().saturating_sub(before);
     assert!(left < MIB, "{left} bytes were not given back");
 }
+
+const OWN: &str = r#"
+#include <stddef.h>
+static char room[1 << 16];
+static char *last;
+/* What was released last comes again. */
+void *malloc(size_t size) {
+    static size_t used;
+    if (last) { char *again = last; last = NULL; return again; }
+    used += 4096;
+    return room + used - 4096;
+}
+void free(void *block) { last = block; }
+"#;
+const USER: &str = r"
+#include <stdlib.h>
+static void *block;
+unsigned long give(int how) { (void)how; return ~(unsigned long)(block = malloc(100)); }
+void take(void) { free(block); }
+";
+
+#[test]
+fn blocks_of_another_allocator_are_left_alone() {
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let own = build("reuse_own", OWN, &["-fno-builtin"]);
+    let path = own.path.to_str().expect("UTF-8").to_owned();
+    let user = build("reuse_user", USER, &["-Wl,--no-as-needed", &path])
+        .load_as(libc::RTLD_NOW | libc::RTLD_DEEPBIND);
+    let session = session(&[user.name()]);
+    session.set_test(1);
+    let first = addresses(&user, 0);
+    session.set_test(2);
+    assert_eq!(addresses(&user, 0), first);
+    session.stop().expect("stopped");
+}
