@@ -28,7 +28,7 @@
 //!
 //! - The calls of this crate itself, and of whatever object it is linked into, are never redirected.
 //! - A hook never allocates from the C heap, takes no lock that is held across foreign code, and works in a
-//!   forked child. What it remembers lives in private mappings, and addresses in there are disguised.
+//!   forked child. What it remembers lives in private mappings, and addresses of what is held are disguised there.
 //! - Unsafe code lives in the modules that touch foreign memory or registers (`sys`, `objects`, `slots`, `thunk`, `dispatch`,
 //!   `effects`, `fresh`, `reuse`, `unwind`, `crash`, `flush`, `reach`, `guard`, `valgrind`); the rest is safe.
 //! - x86-64 Linux with glibc only.
