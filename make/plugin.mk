@@ -9,14 +9,14 @@ PLUGIN_SOURCES := pyproject.toml Cargo.toml Cargo.lock \
   $(shell find crates/clib-hook/src crates/clib-abi/src crates/clib-native/src crates/clib-script/src -name '*.rs' 2>/dev/null)
 
 $(VENV)/.plugin: $(PLUGIN_SOURCES) $(VENV)/.tools
-	CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
+	CARGO_PROFILE_PLUGIN_LTO=off CARGO_PROFILE_PLUGIN_CODEGEN_UNITS=16 \
 	  CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)/plugin VIRTUAL_ENV=$(abspath $(VENV)) \
-	  $(VENV)/bin/maturin develop --quiet --release
+	  $(VENV)/bin/maturin develop --quiet --profile plugin
 	@touch $@
 
 .PHONY: wheel
 wheel: $(VENV)/.tools ## the wheel of pytest-clib, in dist/
-	$(VENV)/bin/maturin build --quiet --release --out $(WHEELS)
+	$(VENV)/bin/maturin build --quiet --profile plugin --out $(WHEELS)
 	@ls -1 $(WHEELS)/*.whl
 
 .PHONY: test-plugin

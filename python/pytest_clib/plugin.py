@@ -24,7 +24,7 @@ import pytest
 from . import PlainImports, garbage, marks, native, options, scripts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Generator, Iterable, Iterator
     from types import ModuleType
 
     from .display import Display
@@ -48,6 +48,25 @@ def pytest_load_initial_conftests(
         early_config.known_args_namespace = known
     _start_tool(early_config)
     _settle(early_config)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_cmdline_main(
+    config: pytest.Config,
+) -> Generator[None, int | None, int | None]:
+    """The session is over, and all of it undone: a process under a tool ends here."""
+    status = yield
+    if "pytest_clib.roles" in sys.modules and status is not None:
+        from . import roles
+
+        if roles.folder(config) is not None and roles.is_command(config):
+            from . import leaving
+
+            chosen = options.read(config)
+            if chosen.valgrind:
+                leaving.leave_valgrind(int(status))
+            leaving.leave_with_destructors(int(status))
+    return status
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -164,7 +183,9 @@ def _start_tool(early_config: pytest.Config) -> None:
             return
         status = supervisor.run(early_config, tool)
         if roles.is_command(early_config):
-            supervisor.leave(status)
+            from .leaving import leave
+
+            leave(status)
     except pytest.UsageError as error:
         print(f"ERROR: {error}", file=sys.stderr)  # noqa: T201 (as pytest says it later)
         status = int(pytest.ExitCode.USAGE_ERROR)

@@ -15,7 +15,6 @@ one as failed with what the tool said, and runs the rest.
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import os
 import shutil
@@ -32,7 +31,6 @@ from . import asan, resume, roles, valgrind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import NoReturn
 
     from .options import Options
 
@@ -120,18 +118,6 @@ def _children(
         print(f"clib: the session was {_end(status)}", flush=True)  # noqa: T201
         return int(pytest.ExitCode.INTERNAL_ERROR)
     return status
-
-
-def leave(status: int) -> NoReturn:
-    """End this process, if the session is all that it was started for.
-
-    What pytest has imported is not taken apart, which takes as long as many a suite.
-    """
-    atexit._run_exitfuncs()  # noqa: SLF001 (the interpreter has no other name for it)
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):
-            stream.flush()
-    os._exit(status)
 
 
 @contextlib.contextmanager

@@ -294,3 +294,45 @@ def test_a_missing_tool_is_told_how_to_install(libraries, tmp_path, monkeypatch)
     done, _ = run(tmp_path, *both, [], "--clib-valgrind")
     assert done.returncode == 4
     assert "apt-get install valgrind" in done.stderr
+
+
+LAST = """
+import atexit, ctypes as c, pathlib, pytest, threading
+bad, good = c.CDLL({bad!r}), c.CDLL({good!r})
+here = pathlib.Path(__file__).parent
+
+def lasts_longest():
+    threading.main_thread().join()
+    (here / "thread").touch()
+
+threading.Thread(target=lasts_longest).start()
+atexit.register((here / "atexit").touch)
+
+def test_fails():
+    pytest.fail("for the exit status")
+"""
+DESTRUCTOR = """
+#include <fcntl.h>
+#include <unistd.h>
+__attribute__((destructor)) static void last(void) { close(creat("destructor", 0600)); }
+"""
+
+
+@pytest.mark.parametrize(
+    ("option", "flags", "done_at_the_end"),
+    [
+        # Under valgrind nothing of C runs any more.
+        ("--clib-valgrind", (), {"atexit", "thread"}),
+        ("--clib-asan", ("-fsanitize=address",), {"atexit", "thread", "destructor"}),
+    ],
+)
+def test_the_end_of_a_session_under_a_tool(
+    build, tmp_path, option, flags, done_at_the_end
+):
+    library = build(DESTRUCTOR, *flags, name="last")
+    done, data = run(tmp_path, library, library, [], option, suite=LAST)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert data["summary"]["outcomes"] == {"failed": 1}
+    made = {path.name for path in tmp_path.iterdir()}
+    assert done_at_the_end <= made
+    assert "for the exit status" in done.stdout
