@@ -20,6 +20,7 @@ import contextlib
 import gc
 import marshal
 import os
+import random
 import select
 import signal
 import sys
@@ -45,6 +46,9 @@ GRACE = 5.0  # seconds that a child has beyond its limit to end by itself
 LATE = 0.9  # of the limit: when a child is looked at
 MOST_OUTPUT = 1 << 16
 MOST_DESCRIPTORS = 2**31 - 1
+# Without what Python's own does around it to let numbers in that a user wrote.
+_SET_RANDOM = super(random.Random, random.random.__self__).setstate  # type: ignore[attr-defined]
+WARNS_OF_THREADS = sys.version_info >= (3, 12)
 ONE_THREAD = 3  # links of the folder of threads, with `.` and `..`
 
 
@@ -96,6 +100,9 @@ class Nursery:
     def __init__(self, run: Run, *, roomy: bool) -> None:
         self._run = run
         self._ending: _Process | None = None
+        self._interrupts = _Interrupts()
+        self._written: list[int] = []
+        self._random: tuple[Any, ...] = ()
         self._record = run.native.Record()
         self._channel = Channel(
             told=os.memfd_create("pytest-clib-told", os.MFD_CLOEXEC),
@@ -107,6 +114,17 @@ class Nursery:
     def done(self) -> int:
         """The event counter that children and their parent share, or -1."""
         return self._channel.done
+
+    def begin_test(self) -> None:
+        """Copies of a test are made from here on."""
+        self._written = _written()
+        self._random = random.getstate()[1]
+        self._interrupts.start()
+
+    def end_test(self) -> None:
+        """No more of them."""
+        self._interrupts.stop()
+        self.settle()
 
     def run(
         self,
@@ -131,26 +149,23 @@ class Nursery:
         self._record.clear()
         self._record.activate()
         began = time.monotonic()
-        written = _written()
-        interrupts = _Interrupts()
-        with warnings.catch_warnings():
-            # The child touches nothing that another thread may hold.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            try:
-                pid = os.fork()
-            except OSError:
-                interrupts.resume()
-                raise
+        # Whatever is made or called for the first time after a fork makes pages the copy's own.
+        child = Child(self._run, item, self._channel, finish, accepted)
+        self._interrupts.hold()
+        try:
+            pid = _fork()
+        except OSError:
+            self._interrupts.resume()
+            raise
         if pid == 0:
             if self._ending is not None:
                 self._ending.await_end()
-            child = Child(self._run, item, self._channel, finish, accepted)
-            child.start(limit, written)
+            child.start(limit, self._written, self._random)
             begin()
             return None, child
         process = _Process(pid)
         try:
-            interrupts.resume()
+            self._interrupts.resume()
             killed, peer = _wait(process, self._channel.done, limit)
             self.settle()
         except BaseException:
@@ -209,37 +224,69 @@ class Nursery:
         return os.pread(output, size - start, start).decode("utf-8", "replace")
 
 
-def _written() -> set[int]:
+def _written() -> list[int]:
     """The descriptors of what is printed."""
     found = {1, 2}
     for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
         with contextlib.suppress(OSError, ValueError, AttributeError):
             found.add(stream.fileno())  # type: ignore[union-attr]
-    return found
+    return sorted(found)
+
+
+def _fork() -> int:
+    if WARNS_OF_THREADS:
+        return _fork_quietly()
+    return os.fork()
+
+
+def _fork_quietly() -> int:
+    with warnings.catch_warnings():
+        # The child touches nothing that another thread may hold.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return os.fork()
 
 
 class _Interrupts:
-    """Holds Ctrl-C back: in what Python does after a fork, its exception would be lost.
+    """Holds Ctrl-C back while asked to: in what Python does after a fork, its exception would be lost.
 
-    By a handler, not by a mask: a signal to the process reaches any thread of it.
+    By a handler, not by a mask: a signal to the process reaches any thread of it. The handler
+    is there for all copies of a test: to put one in place takes as long as much of a copy.
     """
 
     def __init__(self) -> None:
         self._came: list[tuple[int, Any]] = []
-        self._handler = signal.getsignal(signal.SIGINT)
-        self._held = callable(self._handler) and (
-            threading.current_thread() is threading.main_thread()
-        )
-        if self._held:
-            signal.signal(signal.SIGINT, lambda *args: self._came.append(args))
+        self._handler: Any = None
+        self._held = False
+
+    def start(self) -> None:
+        """Put the handler in place."""
+        handler = signal.getsignal(signal.SIGINT)
+        if callable(handler) and threading.current_thread() is threading.main_thread():
+            self._handler = handler
+            signal.signal(signal.SIGINT, self._handle)
+
+    def stop(self) -> None:
+        """Put back what was there."""
+        if self._handler is not None:
+            signal.signal(signal.SIGINT, self._handler)
+            self._handler = None
+
+    def hold(self) -> None:
+        """Let none through from here on."""
+        self._held = True
 
     def resume(self) -> None:
         """Let it through from here on, and what came meanwhile."""
+        self._held = False
+        came, self._came = self._came, []
+        for number, frame in came:
+            self._handler(number, frame)
+
+    def _handle(self, number: int, frame: Any) -> None:
         if self._held:
-            signal.signal(signal.SIGINT, self._handler)
-            handler: Any = self._handler
-            for args in self._came:
-                handler(*args)
+            self._came.append((number, frame))
+        else:
+            self._handler(number, frame)
 
 
 class _Process:
@@ -318,15 +365,15 @@ class Child:
         self.ledger = Ledger(run, self._raised, accepted)
         self._leaving = False
 
-    def start(self, limit: float, written: Iterable[int]) -> None:
-        """Become a child: limited in time, with its crashes recorded, and what it writes kept."""
+    def start(self, limit: float, written: list[int], numbers: tuple[Any, ...]) -> None:
+        """Become a child: limited in time, with its crashes recorded, and what it writes kept.
+
+        Python gives each forked process other random numbers: here they are the test's own.
+        """
         native = self._run.native
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        for descriptor in written:
-            os.dup2(self._channel.output, descriptor)
+        native.become_copy(self._channel.output, written, CRASHED, limit, EXPIRED)
         gc.disable()
-        native.crash_install(None, CRASHED)
-        native.deadline(limit, EXPIRED)
+        _SET_RANDOM(numbers)
         self._run.leaks = self.ledger  # type: ignore[assignment]
 
     def makereport(self, call: pytest.CallInfo[Any]) -> None:

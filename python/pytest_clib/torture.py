@@ -181,11 +181,12 @@ class Torture:
         gc.freeze()
         self._descriptors = None
         try:
+            self._nursery.begin_test()
             failure = self._work(item)
         finally:
             if self._child is None:
                 gc.unfreeze()
-                self._nursery.settle()
+                self._nursery.end_test()
                 self._forget_descriptors()
         if self._child is None:
             if failure is not None:

@@ -756,3 +756,21 @@ def test():
     locks = (suite.pytester.path / "locks").read_text().split()
     assert set(locks) == {"free"}
     assert len(locks) == outcome.report["summary"]["injections"] + 2
+
+
+def test_copies_get_the_random_numbers_of_the_test_itself(suite, library):
+    """Else a copy may not come to the call that is to fail."""
+    source = """
+import random
+random.seed(7)
+
+def test():
+    with open("drawn", "a") as file:
+        print(random.random(), random.choice(range(1000)), file=file)
+    assert lib.set(b"x") == 0
+"""
+    suite.run(source, library, "--clib-torture")
+
+    drawn = (suite.pytester.path / "drawn").read_text().splitlines()
+    assert len(drawn) == 3, "a copy that counts, one with a failure, and the test"
+    assert len(set(drawn)) == 1, drawn

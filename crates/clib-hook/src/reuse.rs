@@ -250,6 +250,8 @@ fn give_back(condition: impl Fn(&Aside) -> bool) -> bool {
     true
 }
 
+const LIBC: &[&[u8]] = &[b"libc.so", b"libc-2."];
+
 /// Whether making the call once more only gives another block like the first, which `free` takes.
 fn is_repeatable(slot: &Slot, frame: &Frame) -> bool {
     let Some(function) = dispatch::function(slot) else {
@@ -259,7 +261,7 @@ fn is_repeatable(slot: &Slot, frame: &Frame) -> bool {
         Effect::Allocate(Size::Arg(_)) if function.name.starts_with("operator") => {
             &[b"libstdc++.so", b"libc++.so"]
         }
-        _ => &[b"libc.so", b"libc-2."],
+        _ => LIBC,
     };
     let pure = match function.effect {
         Effect::Allocate(Size::Arg(_) | Size::Product(..)) => true,
@@ -273,6 +275,21 @@ fn is_repeatable(slot: &Slot, frame: &Frame) -> bool {
 
 /// Whether a function is of an object with a name that begins so, and no one's replacement.
 fn is_of(target: usize, libraries: &[&[u8]]) -> bool {
+    /// The function of the C library that was asked for last: it stays, and the question reads a thousand symbols.
+    static KNOWN: AtomicUsize = AtomicUsize::new(0);
+    if KNOWN.load(Ordering::Relaxed) == target {
+        return true;
+    }
+    if !is_in(target, libraries) {
+        return false;
+    }
+    if libraries == LIBC {
+        KNOWN.store(target, Ordering::Relaxed);
+    }
+    true
+}
+
+fn is_in(target: usize, libraries: &[&[u8]]) -> bool {
     // SAFETY: plain data, which dladdr fills or leaves alone.
     let mut info: libc::Dl_info = unsafe { std::mem::zeroed() };
     // SAFETY: dladdr takes any address, and writes to `info`.

@@ -169,6 +169,28 @@ fn deadline(seconds: Option<f64>, status: i32) -> PyResult<()> {
     crash::deadline(limit, status).map_err(to_py)
 }
 
+/// Makes this process, just forked, one that Ctrl-C does not reach, that writes to `output` what it would write to `written`, and that
+/// ends with `crashed` after a fatal signal and with `expired` after `seconds`. In one go: each step in Python would make pages its own.
+#[pyfunction]
+fn become_copy(
+    output: i32,
+    written: Vec<i32>,
+    crashed: i32,
+    seconds: f64,
+    expired: i32,
+) -> PyResult<()> {
+    // SAFETY: ignoring a signal has no preconditions.
+    unsafe { libc::signal(libc::SIGINT, libc::SIG_IGN) };
+    for descriptor in written {
+        // SAFETY: dup2 takes any numbers.
+        if unsafe { libc::dup2(output, descriptor) } < 0 {
+            return Err(std::io::Error::last_os_error().into());
+        }
+    }
+    crash_install(None, Some(crashed))?;
+    deadline(Some(seconds), expired)
+}
+
 /// Damage found around live blocks now and at releases since the last call, each with where it was noticed.
 #[pyfunction]
 fn guard_check() -> Vec<(Fault, Vec<usize>)> {
@@ -191,6 +213,7 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(crash_uninstall, module)?)?;
     module.add_function(wrap_pyfunction!(flush_at_end, module)?)?;
     module.add_function(wrap_pyfunction!(deadline, module)?)?;
+    module.add_function(wrap_pyfunction!(become_copy, module)?)?;
     module.add_function(wrap_pyfunction!(guard_check, module)?)?;
     module.add_function(wrap_pyfunction!(guard_missed, module)?)
 }

@@ -136,7 +136,7 @@ pub fn reachability(held: &[Held], roots: &Roots) -> Result<Vec<Reach>, Error> {
 fn search(held: &[Held], roots: &Roots, registers: &[usize; 6]) -> Result<Vec<Reach>, Error> {
     session::with_state(|_| Ok(()))?;
     let mut search = if roots.only {
-        Search::new(ledger::extents())?
+        Search::new(ledger::extents(), false)?
     } else {
         scan_memory(held, roots, registers)?
     };
@@ -184,7 +184,7 @@ fn scan_memory(held: &[Held], roots: &Roots, registers: &[usize; 6]) -> Result<S
         ledger::count() + held.len() + roots.exclude.len() + 4096,
         &roots.owned,
     )?;
-    let mut search = Search::new(ledger::extents())?;
+    let mut search = Search::new(ledger::extents(), true)?;
     let areas = objects::areas()?;
     search.allocator = roots::allocator_ranges(&areas);
     search.residue = Residue::new(&search.allocator, &roots.exclude);
@@ -207,14 +207,15 @@ fn scan_memory(held: &[Held], roots: &Roots, registers: &[usize; 6]) -> Result<S
 }
 
 impl Search {
-    fn new(extents: Vec<Extent>) -> Result<Self, Error> {
+    /// With `rooms`, how much room each block really has is looked up, which takes a call of the kernel for each.
+    fn new(extents: Vec<Extent>, rooms: bool) -> Result<Self, Error> {
         let mut blocks: Vec<Block> = extents
             .into_iter()
             // Even an empty block has an address that someone may keep.
             .map(|extent| Block {
                 inverted: extent.inverted,
                 size: extent.size.max(1),
-                room: if extent.block {
+                room: if extent.block && rooms {
                     heap::room(!extent.inverted, extent.size)
                 } else {
                     extent.size
@@ -372,7 +373,7 @@ mod tests {
                 disowned: false,
             })
             .collect();
-        Search::new(extents).expect("memory")
+        Search::new(extents, true).expect("memory")
     }
 
     fn mark(search: &Search, block: &[usize]) -> Mark {
