@@ -363,7 +363,6 @@ class Child:
         self._phases: list[tuple[str, str, str]] = []
         self._raised: list[BaseException] = []
         self.ledger = Ledger(run, self._raised, accepted)
-        self._leaving = False
 
     def start(self, limit: float, written: list[int], numbers: tuple[Any, ...]) -> None:
         """Become a child: limited in time, with its crashes recorded, and what it writes kept.
@@ -375,42 +374,42 @@ class Child:
         gc.disable()
         _SET_RANDOM(numbers)
         self._run.leaks = self.ledger  # type: ignore[assignment]
+        _stop_sorting_output(self._item.config)
 
     def makereport(self, call: pytest.CallInfo[Any]) -> None:
         """A phase is over: run the rest, and leave. Never returns."""
-        self._note(call)
+        item = self._item
+        self._note(call.when, call.excinfo and call.excinfo.value)
         if call.when == "setup" and call.excinfo is None:
-            self._note(
-                pytest.CallInfo.from_call(
-                    lambda: self._item.ihook.pytest_runtest_call(item=self._item),
-                    "call",
-                )
-            )
-        self._leaving = True
-        sibling: Any = _Sibling(self._item)
-        self._note(
-            pytest.CallInfo.from_call(
-                lambda: self._item.ihook.pytest_runtest_teardown(
-                    item=self._item, nextitem=sibling
-                ),
-                "teardown",
-            )
+            self._run_phase("call", item.ihook.pytest_runtest_call, item=item)
+        self._run_phase(
+            "teardown",
+            item.ihook.pytest_runtest_teardown,
+            item=item,
+            nextitem=_Sibling(item),
         )
         self.leave()
 
-    def _note(self, call: pytest.CallInfo[Any]) -> None:
-        error = call.excinfo.value if call.excinfo is not None else None
+    def _run_phase(self, when: str, hook: Callable[..., object], **known: Any) -> None:
+        error: BaseException | None = None
+        try:
+            hook(**known)
+        except BaseException as raised:  # noqa: BLE001 (whatever it is, the test ended by it)
+            error = raised
+        self._note(when, error)
+
+    def _note(self, when: str, error: BaseException | None) -> None:
         if error is None:
-            self._phases.append((call.when, "", ""))
+            self._phases.append((when, "", ""))
             return
         self._raised.append(error)
         name = (
             "skip" if isinstance(error, pytest.skip.Exception) else type(error).__name__
         )
         with contextlib.suppress(Exception):
-            self._phases.append((call.when, name, str(error)[:200]))
+            self._phases.append((when, name, str(error)[:200]))
             return
-        self._phases.append((call.when, name, ""))
+        self._phases.append((when, name, ""))
 
     def leave(self) -> None:
         """Tell, and end the process."""
@@ -432,6 +431,25 @@ class Child:
             os.closerange(done + 1, MOST_DESCRIPTORS)
             os.eventfd_write(done, 1)
         os._exit(0)
+
+
+def _stop_sorting_output(config: pytest.Config) -> None:
+    """What a copy prints goes to one file; pytest need not sort it by phases and reports.
+
+    The fixtures that capture for a test capture as ever.
+    """
+    capture: Any = config.pluginmanager.get_plugin("capturemanager")
+    if capture is not None:
+        capture.resume_global_capture = capture.suspend_global_capture = _nothing
+        capture.read_global_capture = _no_output
+
+
+def _nothing(*_: object, **__: object) -> None:
+    pass
+
+
+def _no_output() -> tuple[str, str]:
+    return "", ""
 
 
 def _is_alone() -> bool:

@@ -29,6 +29,8 @@ import struct
 from pathlib import Path
 from typing import NamedTuple
 
+from ._native import put_in_place
+
 _DIAGNOSE = 20  # SOCK_DIAG_BY_FAMILY
 _DUMP = 0x301  # NLM_F_REQUEST | NLM_F_DUMP
 _SHOW = 4 | 0x10  # UDIAG_SHOW_PEER | UDIAG_SHOW_RQLEN
@@ -96,13 +98,13 @@ class Descriptors:
         for fds, count, semaphore in self._counters:
             with contextlib.suppress(OSError):
                 flags = os.EFD_SEMAPHORE if semaphore else 0
-                _onto(os.eventfd(count, flags), fds)
+                put_in_place(os.eventfd(count, flags), fds)
         for fd in self._files:
             with contextlib.suppress(OSError):
                 flags = fcntl.fcntl(fd, fcntl.F_GETFL) & ~(os.O_CREAT | os.O_EXCL)
                 made = os.open(f"/proc/self/fd/{fd}", flags & ~os.O_TRUNC)
                 os.lseek(made, os.lseek(fd, 0, os.SEEK_CUR), os.SEEK_SET)
-                _onto(made, (fd,))
+                put_in_place(made, (fd,))
 
     def restore(self) -> None:
         """In the parent, after a copy: undo what it did to sockets that listen."""
@@ -316,14 +318,6 @@ def _unix_socket(data: bytes) -> tuple[int, Unix]:
     return inode, Unix(peer, waiting, shutdown)
 
 
-def _onto(made: int, fds: tuple[int, ...]) -> None:
-    """Put ``made`` in the place of ``fds``, with their flags."""
-    fcntl.fcntl(made, fcntl.F_SETFL, fcntl.fcntl(fds[0], fcntl.F_GETFL))
-    for fd in fds:
-        os.dup2(made, fd, inheritable=os.get_inheritable(fd))
-    os.close(made)
-
-
 def _replace_pair(pair: Pair) -> None:
     made = _new_pair(pair)
     for number in (0, 1):
@@ -337,7 +331,7 @@ def _replace_pair(pair: Pair) -> None:
         how = pair.shutdown[number]
         if how:
             made[number].shutdown(how - 1)
-        _onto(made[number].detach(), pair.ends[number])
+        put_in_place(made[number].detach(), pair.ends[number])
 
 
 def _new_pair(pair: Pair) -> tuple[socket.socket, socket.socket]:
@@ -377,8 +371,8 @@ def _replace_pipe(readers: tuple[int, ...], writers: tuple[int, ...]) -> None:
             _tee(old, writer)
         finally:
             os.close(old)
-    _onto(reader, readers)
-    _onto(writer, writers)
+    put_in_place(reader, readers)
+    put_in_place(writer, writers)
 
 
 def _tee(source: int, target: int) -> None:

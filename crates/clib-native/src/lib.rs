@@ -1,6 +1,6 @@
 //! The `PyO3` module `pytest_clib._native`: types in, types out, no logic.
 //!
-//! The only crate that knows both Python and the engine. [`hook`], [`plan`], [`mock`], [`record`], [`tools`] and [`symbolize`] hand through `clib-hook`, [`abi`]
+//! The only crate that knows both Python and the engine. [`hook`], [`plan`], [`mock`], [`record`], [`copies`], [`tools`] and [`symbolize`] hand through `clib-hook`, [`abi`]
 //! hands through `clib-abi`, [`script`] runs `clib-script`, and [`walk`], which begins at [`variables`] or everywhere, turns the live objects of the interpreter into words and buffers, so that
 //! `clib-hook` can tell what is lost without knowing Python. What the module exports is declared in
 //! `python/pytest_clib/_native.pyi`, and a test compares the two.
@@ -12,6 +12,7 @@
 use pyo3::prelude::*;
 
 mod abi;
+mod copies;
 mod counters;
 mod error;
 mod heap;
@@ -33,6 +34,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     hook::register(module)?;
     plan::register(module)?;
     record::register(module)?;
+    copies::register(module)?;
     mock::register(module)?;
     counters::register(module)?;
     script::register(module)?;

@@ -139,7 +139,7 @@ impl Record {
 /// Records fatal signals from now on. With `status`, the process then ends at once with it; else the handlers that were there run.
 #[pyfunction]
 #[pyo3(signature = (fd = None, status = None))]
-fn crash_install(fd: Option<i32>, status: Option<i32>) -> PyResult<()> {
+pub(crate) fn crash_install(fd: Option<i32>, status: Option<i32>) -> PyResult<()> {
     crash::install(fd, status.map_or(After::Chain, After::Exit)).map_err(to_py)
 }
 
@@ -159,7 +159,7 @@ fn flush_at_end(functions: Vec<usize>) -> usize {
 
 /// Ends this process with `status` after `seconds`, with a record of where the calling thread was; `None` takes it back.
 #[pyfunction]
-fn deadline(seconds: Option<f64>, status: i32) -> PyResult<()> {
+pub(crate) fn deadline(seconds: Option<f64>, status: i32) -> PyResult<()> {
     let limit = seconds
         .map(|seconds| {
             Duration::try_from_secs_f64(seconds)
@@ -167,28 +167,6 @@ fn deadline(seconds: Option<f64>, status: i32) -> PyResult<()> {
         })
         .transpose()?;
     crash::deadline(limit, status).map_err(to_py)
-}
-
-/// Makes this process, just forked, one that Ctrl-C does not reach, that writes to `output` what it would write to `written`, and that
-/// ends with `crashed` after a fatal signal and with `expired` after `seconds`. In one go: each step in Python would make pages its own.
-#[pyfunction]
-fn become_copy(
-    output: i32,
-    written: Vec<i32>,
-    crashed: i32,
-    seconds: f64,
-    expired: i32,
-) -> PyResult<()> {
-    // SAFETY: ignoring a signal has no preconditions.
-    unsafe { libc::signal(libc::SIGINT, libc::SIG_IGN) };
-    for descriptor in written {
-        // SAFETY: dup2 takes any numbers.
-        if unsafe { libc::dup2(output, descriptor) } < 0 {
-            return Err(std::io::Error::last_os_error().into());
-        }
-    }
-    crash_install(None, Some(crashed))?;
-    deadline(Some(seconds), expired)
 }
 
 /// Damage found around live blocks now and at releases since the last call, each with where it was noticed.
@@ -213,7 +191,6 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(crash_uninstall, module)?)?;
     module.add_function(wrap_pyfunction!(flush_at_end, module)?)?;
     module.add_function(wrap_pyfunction!(deadline, module)?)?;
-    module.add_function(wrap_pyfunction!(become_copy, module)?)?;
     module.add_function(wrap_pyfunction!(guard_check, module)?)?;
     module.add_function(wrap_pyfunction!(guard_missed, module)?)
 }
