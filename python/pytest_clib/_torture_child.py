@@ -360,6 +360,7 @@ class Child:
         self._item = item
         self._channel = channel
         self._finish = finish
+        self._capture: Any = item.config.pluginmanager.get_plugin("capturemanager")
         self._phases: list[tuple[str, str, str]] = []
         self._raised: list[BaseException] = []
         self.ledger = Ledger(run, self._raised, accepted)
@@ -374,7 +375,8 @@ class Child:
         gc.disable()
         _SET_RANDOM(numbers)
         self._run.leaks = self.ledger  # type: ignore[assignment]
-        _stop_sorting_output(self._item.config)
+        if self._capture is not None:
+            _stop_sorting_output(self._capture)
 
     def makereport(self, call: pytest.CallInfo[Any]) -> None:
         """A phase is over: run the rest, and leave. Never returns."""
@@ -433,15 +435,13 @@ class Child:
         os._exit(0)
 
 
-def _stop_sorting_output(config: pytest.Config) -> None:
+def _stop_sorting_output(capture: Any) -> None:
     """What a copy prints goes to one file; pytest need not sort it by phases and reports.
 
     The fixtures that capture for a test capture as ever.
     """
-    capture: Any = config.pluginmanager.get_plugin("capturemanager")
-    if capture is not None:
-        capture.resume_global_capture = capture.suspend_global_capture = _nothing
-        capture.read_global_capture = _no_output
+    capture.resume_global_capture = capture.suspend_global_capture = _nothing
+    capture.read_global_capture = _no_output
 
 
 def _nothing(*_: object, **__: object) -> None:

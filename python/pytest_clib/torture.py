@@ -115,6 +115,7 @@ class Torture:
         self._descriptors: Descriptors | None = None
         self._numbers: dict[tuple[str, int, int], int] = {}
         self._places: dict[int, Place | None] = {}
+        self._kept: tuple[object, ...] = ()
 
     # Where pytest comes along.
 
@@ -262,6 +263,8 @@ class Torture:
         planned = self._planner.plan(calls)
         # Another test may lose what this one's variables hold.
         self._accepted.clear()
+        # Who leaves this function in a copy does not take it apart.
+        self._kept = (counted, verdict, calls, baseline, planned)
         if self._planner.left_out:
             harvest.counts["beyond"] += self._planner.left_out
         # The limit after which pytest shows where a test is was meant for the test alone.
