@@ -266,9 +266,10 @@ class _Interrupts:
             signal.signal(signal.SIGINT, self._handle)
 
     def stop(self) -> None:
-        """Put back what was there."""
+        """Put back what was there, and let through what came."""
         if self._handler is not None:
             signal.signal(signal.SIGINT, self._handler)
+            self.resume()
             self._handler = None
 
     def hold(self) -> None:
