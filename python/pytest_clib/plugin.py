@@ -62,8 +62,7 @@ def pytest_cmdline_main(
         if roles.folder(config) is not None and roles.is_command(config):
             from . import leaving
 
-            chosen = options.read(config)
-            if chosen.valgrind:
+            if config.option.clib_valgrind or config.getini("clib_valgrind"):
                 leaving.leave_valgrind(int(status))
             leaving.leave_with_destructors(int(status))
     return status
