@@ -15,9 +15,9 @@ torture-each: $(if $(LIB),,build) $(VENV)/.plugin ## the same for several calls 
 	$(TORTURE) --clib-torture=$(EACH) --clib-torture-later $(ARGS)
 
 # The tests that reach most of the library: life of a context, negotiation, DMA, interrupts, waiting, threads; without the
-# many spellings of capabilities, which all go the same way.
+# many spellings of capabilities, which all go the same way, and the few that take longest.
 .PHONY: torture-sample
 torture-sample: $(if $(LIB),,build) $(VENV)/.plugin ## a sample of it in under two minutes; part of `make test`
 	$(TORTURE) --clib-torture -k '$(TORTURE_SAMPLE)' $(ARGS)
 
-TORTURE_SAMPLE := context or (version and not values and not compared and not capabilities) or dma_map or interrupts or test_blocking or test_threads
+TORTURE_SAMPLE := context or (version and not values and not compared and not capabilities) or (dma_map and not many_regions) or interrupts or (test_blocking and not 1_mib) or test_threads
