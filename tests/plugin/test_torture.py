@@ -15,7 +15,7 @@ import time
 
 import pytest
 
-from pytest_clib import _torture_fds
+from pytest_clib import _native, _torture_fds
 
 SOURCE = r"""
 #include <stdlib.h>
@@ -774,3 +774,11 @@ def test():
     drawn = (suite.pytester.path / "drawn").read_text().splitlines()
     assert len(drawn) == 3, "a copy that counts, one with a failure, and the test"
     assert len(set(drawn)) == 1, drawn
+
+
+def test_a_descriptor_that_finds_no_place_is_closed():
+    made = os.dup(0)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        _native.put_in_place(made, [2**20])
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(made)

@@ -26,25 +26,29 @@ fn become_copy(
     deadline(Some(seconds), expired)
 }
 
-/// Puts the descriptor `made` in the place of `fds`, which name one open file, with its flags and theirs.
+/// Puts the descriptor `made` in the place of `fds`, which name one open file, with its flags and theirs. `made` is closed in any case.
 #[pyfunction]
 fn put_in_place(made: i32, fds: Vec<i32>) -> PyResult<()> {
+    let placed = place(made, &fds);
+    // SAFETY: the caller has it from the kernel, and does not use it any more.
+    unsafe { libc::close(made) };
+    placed
+}
+
+fn place(made: i32, fds: &[i32]) -> PyResult<()> {
     let Some(first) = fds.first() else {
         return Ok(());
     };
-    // SAFETY: these calls take any numbers; the caller has both descriptors from the kernel, and does not use `made` any more.
-    unsafe {
-        told(libc::fcntl(
-            made,
-            libc::F_SETFL,
-            told(libc::fcntl(*first, libc::F_GETFL))?,
-        ))?;
-        for fd in fds {
-            let closed = told(libc::fcntl(fd, libc::F_GETFD))? & libc::FD_CLOEXEC;
-            let flags = if closed == 0 { 0 } else { libc::O_CLOEXEC };
-            told(libc::dup3(made, fd, flags))?;
-        }
-        libc::close(made);
+    // SAFETY: asks for flags; takes any number.
+    let flags = told(unsafe { libc::fcntl(*first, libc::F_GETFL) })?;
+    // SAFETY: sets them; as above.
+    told(unsafe { libc::fcntl(made, libc::F_SETFL, flags) })?;
+    for fd in fds {
+        // SAFETY: as above.
+        let closed = told(unsafe { libc::fcntl(*fd, libc::F_GETFD) })? & libc::FD_CLOEXEC;
+        let flags = if closed == 0 { 0 } else { libc::O_CLOEXEC };
+        // SAFETY: dup3 takes any numbers; what is closed by it is what the caller wants replaced.
+        told(unsafe { libc::dup3(made, *fd, flags) })?;
     }
     Ok(())
 }
